@@ -1,0 +1,5 @@
+"""The papers' experiments: settings, runs, results."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["bottleneck", "engine"])

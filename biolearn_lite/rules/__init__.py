@@ -1,0 +1,5 @@
+"""The science: one page per rule, each readable alone."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["hsic", "kernels"])

@@ -1,0 +1,5 @@
+"""The one training loop. It knows no rule and no network by name."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["fit", "probes", "schedules"])
