@@ -2,4 +2,6 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["exercises", "explore", "figures", "ledger"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["equations", "exercises", "explore", "figures", "ledger"]
+)

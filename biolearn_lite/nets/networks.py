@@ -1,0 +1,99 @@
+"""Networks: a row of layers, and a partition of the row into blocks.
+
+A block is a piece of network with its own scalar; no gradient crosses its edge. The same four layers can be one block
+(end to end, what backprop trains), four blocks (layer by layer), or anything between: `(4,)`, `(1, 1, 1, 1)` and
+`(3, 1)` hold the same weights and compute the same function. Only what a weight hears about differs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from biolearn_lite.nets.layers import Layer, Linear
+
+
+class Block(nn.Module):
+    """Consecutive layers that learn from one scalar.
+
+    Returns `(seen, passed)`: what the block's objective sees, with its graph, and what the next block receives,
+    without one.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        *below, top = cast(Sequence[Layer], self.layers)
+        for layer in below:
+            x = layer.after(layer.activity(x))
+        seen = top.activity(x)
+        return seen, top.after(seen.detach())
+
+
+class Network(nn.Module):
+    """A row of layers cut into blocks.
+
+    Args:
+        layers: the layers, bottom first.
+        partition: how many layers each block takes, bottom first; their sum is `len(layers)`. Default: one block.
+
+    Raises:
+        ValueError: if the partition does not add up to the number of layers.
+    """
+
+    def __init__(self, layers: Sequence[Layer], partition: Sequence[int] | None = None) -> None:
+        super().__init__()
+        partition = (len(layers),) if partition is None else tuple(partition)
+        if sum(partition) != len(layers) or min(partition, default=0) < 1:
+            raise ValueError(f"partition {partition} must be positive and add up to the {len(layers)} layers")
+        rest = iter(layers)
+        self.partition = partition
+        self.blocks = nn.ModuleList(Block([next(rest) for _ in range(size)]) for size in partition)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activity of the top layer, with gradients through all blocks."""
+        return self.activities(x)[-1]
+
+    def activities(self, x: Tensor) -> list[Tensor]:
+        """Activity of every layer, bottom first, as its objective would see it."""
+        seen = []
+        for layer in self.layers:
+            seen.append(layer.activity(x))
+            x = layer.after(seen[-1])
+        return seen
+
+    @property
+    def layers(self) -> list[Layer]:
+        """All layers, bottom first."""
+        return [cast(Layer, layer) for block in self.blocks for layer in cast(Block, block).layers]
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    activation: nn.Module,
+    after: Callable[[], nn.Module] = nn.Identity,
+    partition: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Network:
+    """Dense layers without bias under a linear readout with bias, as in 001, section 5.1.
+
+    Args:
+        sizes: features of the input, of every hidden layer, and of the readout.
+        activation: pointwise nonlinearity of the hidden layers.
+        after: makes what stands between a hidden layer's objective and the next layer (normalization, dropout).
+        partition: see `Network`; the readout counts as a layer.
+        seed: of the initial weights, PyTorch's default U(±1/√fan_in).
+    """
+    *hidden, top, out = sizes
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [
+            Layer(Linear(below, here, bias=False), activation=activation, after=after())
+            for below, here in zip(hidden, [*hidden[1:], top], strict=True)
+        ]
+        readout = Layer(Linear(top, out))
+    return Network([*layers, readout], partition)

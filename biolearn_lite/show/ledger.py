@@ -1,0 +1,145 @@
+"""The locality ledger, the book's spine: for every rule, what a synapse must know, and when.
+
+A synapse has its own two neurons at hand (●). A value it must remember, or one number broadcast to a whole layer, is
+within reach (◐); what other neurons, other layers or many other points know is far away (○). The marks say so without
+colour, a dash stands where a rule says nothing yet, and the last column names what is still implausible.
+"""
+
+import html
+import textwrap
+from dataclasses import astuple, dataclass, fields
+
+from biolearn_lite.show.figures import Shown
+
+MARKS = {"●": "at hand", "◐": "within reach", "○": "far away"}
+MARKED = ("pre", "post", "third_factor", "memory", "timing")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rule: its two rates, the number that multiplies them, what is remembered, when, and what is left."""
+
+    rule: str
+    chapter: str
+    pre: str
+    post: str
+    third_factor: str
+    memory: str
+    timing: str
+    left: str
+
+    def __post_init__(self) -> None:
+        for name in MARKED:
+            cell = getattr(self, name)
+            if cell != "–" and cell[:2] not in {f"{mark} " for mark in MARKS}:
+                raise ValueError(f"{self.rule}: {name} is {cell!r}; start it with {' or '.join(MARKS)} and a space")
+
+
+ROWS = {
+    "backprop": Row(
+        rule="backprop",
+        chapter="01",
+        pre="● own rate",
+        post="● own rate",
+        third_factor="○ an error, private to each neuron, sent through the forward weights",
+        memory="○ rates until the error is back: 2 × depth ticks",
+        timing="○ two locked phases",
+        left="weight transport, waiting, labels, copied weights",
+    ),
+    "hsic": Row(
+        rule="HSIC objective",
+        chapter="03",
+        pre="–",
+        post="○ all points, pairwise",
+        third_factor="◐ same label or not",
+        memory="○ m − 1 points",
+        timing="● no other layer",
+        left="what each synapse does; remembering a batch",
+    ),
+    "phsic": Row(
+        rule="pHSIC objective",
+        chapter="03",
+        pre="–",
+        post="◐ two points at a time",
+        third_factor="◐ same label or not",
+        memory="◐ one point and one running mean",
+        timing="● no other layer",
+        left="what each synapse does",
+    ),
+    "gaussian": Row(
+        rule="pHSIC, Gaussian kernel",
+        chapter="04",
+        pre="◐ Δx between two points",
+        post="◐ Δz between two points",
+        third_factor="◐ M, one per layer",
+        memory="◐ previous rates, one running mean",
+        timing="◐ two moments",
+        left="pairs of points; the label's similarity; wide layers see no neighbours",
+    ),
+    "grouped": Row(
+        rule="pHSIC, grouped and divided",
+        chapter="04",
+        pre="◐ normalised rate r at two points",
+        post="◐ normalised rate r at two points",
+        third_factor="◐ M, one per group",
+        memory="◐ previous rates, one running mean",
+        timing="◐ two moments",
+        left="pairs of points; the label's similarity; the variance of a group",
+    ),
+    "cosine": Row(
+        rule="pHSIC, cosine kernel",
+        chapter="04",
+        pre="◐ x and Δx",
+        post="◐ z and Δz",
+        third_factor="○ three, for three kinds of plasticity in one synapse",
+        memory="◐ previous rates, one running mean",
+        timing="◐ two moments",
+        left="three third factors; the length of the whole layer's activity",
+    ),
+    "online": Row(
+        rule="pHSIC, one example at a time",
+        chapter="05",
+        pre="◐ now and one remembered value",
+        post="◐ now and one remembered value",
+        third_factor="◐ cells b₁ to b₄, one set per layer or group",
+        memory="◐ one value per neuron, one mean per layer",
+        timing="◐ the next example",
+        left="cube root and product on dendrites; the label bit; a well-mixed world",
+    ),
+}
+
+
+def ledger(*rules: str, highlight: str | None = None) -> Shown:
+    """These rules of the ledger (all of them, if none is named) as a table; `highlight` points at the newest.
+
+    Raises ValueError for a rule that is not in the ledger, naming those that are.
+    """
+    rules = rules or tuple(ROWS)
+    unknown = {*rules, highlight} - {*ROWS, None}
+    if unknown:
+        raise ValueError(f"not in the ledger: {', '.join(sorted(map(str, unknown)))}; known: {', '.join(ROWS)}")
+    if highlight and highlight not in rules:
+        raise ValueError(f"highlight {highlight!r} is not among the rules shown: {', '.join(rules)}")
+    legend = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
+    caption = f"The locality ledger: what a synapse must know, and when ({legend})"
+    heads = "".join(f'<th scope="col">{field.name.replace("_", " ")}</th>' for field in fields(Row))
+    body = "".join(_html_row(ROWS[rule], new=rule == highlight) for rule in rules)
+    markup = (
+        f'<div style="overflow-x:auto" tabindex="0"><table class="table" style="font-size:.85em">'
+        f"<caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+    return Shown(markup, "\n".join([caption, *(_text_row(ROWS[rule], new=rule == highlight) for rule in rules)]))
+
+
+def _html_row(row: Row, *, new: bool) -> str:
+    rule, *cells = (html.escape(cell) for cell in astuple(row))
+    for mark, meaning in MARKS.items():
+        cells = [cell.replace(mark, f'<span role="img" aria-label="{meaning}:">{mark}</span>') for cell in cells]
+    style, arrow = (' style="font-weight:bold"', "→ ") if new else ("", "")
+    return f'<tr{style}><th scope="row">{arrow}{rule}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _text_row(row: Row, *, new: bool) -> str:
+    cells = "; ".join(f"{name.replace('_', ' ')}: {getattr(row, name)}" for name in (*MARKED, "left"))
+    title = f"{'→ ' if new else '  '}{row.rule} (chapter {row.chapter})"
+    return "\n".join([title, *textwrap.wrap(cells, 110, initial_indent="    ", subsequent_indent="    ")])
