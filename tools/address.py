@@ -16,15 +16,18 @@ ROOT = Path(__file__).resolve().parent.parent
 FIRST_CELL = '''\
 try:
     import biolearn_lite
-except ImportError:  # not here yet, as on Colab: install it and leave torch as it is
+except ImportError:  # as on Colab: install it and leave torch as it is
     import os, subprocess, sys
     from importlib.metadata import distributions
 
     source = os.environ.get("BIOLEARN_SOURCE") or "{source}"
     if not source:
-        raise ImportError("Set the environment variable BIOLEARN_SOURCE to the project's folder or wheel.") from None
-    keep = {{f"{{d.name}}=={{d.version}}" for d in distributions() if d.name in ("torch", "torchvision")}}
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source, *sorted(keep)], check=True)
+        sentence = "Set BIOLEARN_SOURCE to the project's folder or wheel."
+        raise ImportError(sentence) from None
+    found = {{d.name: d.version for d in distributions()}}
+    keep = [f"{{p}}=={{found[p]}}" for p in ("torch", "torchvision") if p in found]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, source, *keep], check=True)
 
 from biolearn_lite.show.about import about
 

@@ -51,7 +51,7 @@ def rename_widgets(text: str, notebook: nbformat.NotebookNode) -> str:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for chapter in [Path(name) for name in sys.argv[1:]] or sorted(CHAPTERS.glob("*.ipynb")):
         start = time.perf_counter()
         run(chapter)

@@ -8,11 +8,14 @@ What the objective *sees* and what the layer *passes on* therefore differ: a lay
 divisive normalization after it; only the next layer's input changes. Chapters 03 and 04.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
-from biolearn_lite.rules import kernels
+from biolearn_lite.rules import kernels, plasticity
 
 
 @final
@@ -51,6 +54,22 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         passed: Tensor = self.after(self.activity(x))
         return passed
+
+    @torch.no_grad()
+    def learn(self, x: Tensor, signal: Callable[[Tensor], Tensor], velocity=None, momentum=0.) -> tuple[Tensor, Tensor]:
+        """Forward pass and plasticity at once, without autograd: (dW, what the layer passes on).
+
+        Args:
+            signal: what a rule asks of the activity, z ↦ signal in z's shape, as `rules.hsic.bottleneck_signal`.
+
+        Raises: TypeError, ValueError: an operation, activation or pooling without a twin in `rules.plasticity`.
+        """
+        weight = self.op.weight
+        op = plasticity.operation(self.op, weight)
+        if isinstance(self.pool, nn.MaxPool2d):
+            op = replace(op, pool=self.pool.kernel_size)
+        z, slope = plasticity.respond(op, x, weight, plasticity.pointwise(self.activation))
+        return plasticity.hebbian(op, x, slope, signal(z), velocity=velocity,momentum=momentum), self.after(z)
 
 
 @final

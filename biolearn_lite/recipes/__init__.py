@@ -1,5 +1,7 @@
-"""The papers' experiments: settings, runs, results."""
+"""The papers' experiments: settings, runs, results, and the papers' printed numbers beside ours."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["bottleneck", "engine"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["bottleneck", "dense", "engine", "papers", "report", "results"]
+)

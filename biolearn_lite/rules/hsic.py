@@ -21,7 +21,7 @@ Chapter 03.
 import torch
 from torch import Tensor
 
-from biolearn_lite.rules import kernels
+from biolearn_lite.rules import kernels, plasticity
 
 
 def hsic(K: Tensor, L: Tensor) -> Tensor:
@@ -75,14 +75,116 @@ def bottleneck_objective(
     Returns: a differentiable scalar. Raises: TypeError, ValueError, as the functions named here.
     Source: 001, Eq. 9 (estimator "hsic": the same with Eq. 5).
     """
-    estimate = {"phsic": _phsic, "hsic": _hsic}.get(estimator)
-    if estimate is None:
-        raise ValueError(f"estimator={estimator!r}: choose 'phsic' or 'hsic'")
+    estimate = {"phsic": _phsic, "hsic": _hsic}[_known_estimator(estimator)]
     seen = z if groups is None else kernels.grouped_activity(z, groups, power=power, offset=offset)
     K = kernels.similarity(seen, kernel=kernel, sigma=sigma)
     L = label_k.to(K.dtype)
     _check_pair(K, L)
     return _finite(estimate(K, K - balance * L))  # both estimates are linear in each argument
+
+
+def bottleneck_update(
+    op: object,
+    pre: Tensor,
+    weight: Tensor,
+    label_k: Tensor,
+    *,
+    activation: object,
+    kernel: str = "gaussian",
+    sigma: float = 5.0,
+    balance: float = 2.0,
+    estimator: str = "phsic",
+    groups: int | None = None,
+    power: float = 0.5,
+    offset: float = 1.0,
+) -> Tensor:
+    """dW = -∂(bottleneck_objective)/∂W of one layer, without autograd: `weight += rate * dW`.
+
+    Args:
+        op: how `pre` meets `weight`: "dense", "conv", or whatever `plasticity.operation` takes;
+            `plasticity.Conv2d((3, 3), padding=1, pool=2)` for a convolution with padding and max-pooling.
+        pre: presynaptic activity of m points; where the layer below divides, this is its r.
+        activation: pointwise: a name, function, module, or pair (f, slope of f), as `plasticity.pointwise` takes it.
+
+    Returns: dW in the shape of `weight`. Other arguments and errors: as `bottleneck_objective`.
+    Source: 001, Eq. 10-12, 18 (with its factor 2(1 - φ)/n_g), 41, 47, 54-56.
+    """
+    op = plasticity.operation(op, weight)
+    z, slope = plasticity.respond(op, pre, weight, plasticity.pointwise(activation))
+    signal = bottleneck_signal(
+        z,
+        label_k,
+        kernel=kernel,
+        sigma=sigma,
+        balance=balance,
+        estimator=estimator,
+        groups=groups,
+        power=power,
+        offset=offset,
+    )
+    return plasticity.hebbian(op, pre, slope, signal)
+
+
+def bottleneck_signal(
+    z: Tensor,
+    label_k: Tensor,
+    *,
+    kernel: str = "gaussian",
+    sigma: float = 5.0,
+    balance: float = 2.0,
+    estimator: str = "phsic",
+    groups: int | None = None,
+    power: float = 0.5,
+    offset: float = 1.0,
+) -> Tensor:
+    """The postsynaptic signal, -∂(bottleneck_objective)/∂z in the shape of z; arguments and errors as there.
+
+    With groups, all neurons of a group share one number, which meets each one's own r = z̃ / u^φ: what divisive
+    normalization sends to the next layer is what this layer needs to learn. Source: 001, Eq. 12, 18, 47, 54, 56.
+    """
+    if groups is None:
+        return _signal(z.flatten(1), label_k, kernel, sigma, balance, estimator).view_as(z)
+    deviation, u = kernels.group_variance(z, groups, offset=offset)
+    shared = _signal(kernels.strength(u, power=power), label_k, kernel, sigma, balance, estimator)
+    gain = 2 * (1 - power) / deviation.shape[2] * shared / u**power
+    return (gain.unsqueeze(2) * deviation).reshape(z.shape)
+
+
+def third_factor(K: Tensor, label_k: Tensor, *, sigma: float = 5.0, balance: float = 2.0) -> Tensor:
+    """M, one number per pair, (m, m), for the Gaussian kernel: the pair's update is M_ij (z_i - z_j)(x_i - x_j)ᵀ.
+
+    Negative: pull the two activities together (same class, yet apart). Positive: push them apart.
+    Source: 001, Eq. 12 (with its minus sign, lost in print).
+    """
+    return -_mismatch(K, label_k, balance, "phsic") * K / sigma**2
+
+
+def _signal(s: Tensor, label_k: Tensor, kernel: str, sigma: float, balance: float, estimator: str) -> Tensor:
+    """-∂(Eq. 9)/∂s for points s, (m, d): all pairs at once, in products of (m, m) and (m, d) matrices.
+
+    A pair adds A_ij ∂k(s_i, s_j), where A is how much more alike the labels are than the activities.
+    """
+    K = kernels.similarity(s, kernel=kernel, sigma=sigma)
+    A = _finite(_mismatch(K, label_k, balance, estimator)) / len(K) ** 2
+    if kernel == "linear":
+        return 2 * A @ s
+    if kernel == "cosine":
+        s, length = kernels.direction(s)
+        return 2 * (A @ s - (A * K).sum(1, keepdim=True) * s) / length
+    M, s = -A * K / sigma**2, s - s.mean(0)
+    return 2 * (
+        M.sum(1, keepdim=True) * s - M @ s
+    )  # Σ_ij M_ij (s_i - s_j)(t_i - t_j) = 2 Σ_i [(M1)_i s_i - (Ms)_i] t_i
+
+
+def _mismatch(K: Tensor, label_k: Tensor, balance: float, estimator: str) -> Tensor:
+    """γL̊ - 2K̊ (Eq. 10): the centring is each estimate's own, one scalar for pHSIC and HKH for HSIC."""
+    L = label_k.to(K.dtype)
+    _check_pair(K, L)
+    A = kernels.centre(balance * L - 2 * K)
+    if _known_estimator(estimator) == "hsic":
+        A = A - A.mean(0) - A.mean(1, keepdim=True)
+    return A
 
 
 def _phsic(K: Tensor, L: Tensor) -> Tensor:
@@ -106,8 +208,14 @@ def _check_pair(K: Tensor, L: Tensor) -> None:
         raise ValueError("one point alone depends on nothing: give at least 2 points (drop a last batch of 1)")
 
 
-def _finite(estimate: Tensor) -> Tensor:
-    """One check of one number: any NaN or infinity in the data reaches it."""
-    if not torch.isfinite(estimate.detach()):
-        raise ValueError(f"the estimate is {estimate.item()}: the activity or a kernel matrix holds NaN or infinity")
-    return estimate
+def _known_estimator(estimator: str) -> str:
+    if estimator not in ("phsic", "hsic"):
+        raise ValueError(f"estimator={estimator!r}: choose 'phsic' or 'hsic'")
+    return estimator
+
+
+def _finite(values: Tensor) -> Tensor:
+    """One check of one number: any NaN or infinity in the data reaches the sum."""
+    if not torch.isfinite(values.detach().sum()):
+        raise ValueError("the activity, the labels' similarity or a kernel matrix holds NaN or infinity")
+    return values

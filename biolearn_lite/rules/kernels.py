@@ -30,10 +30,7 @@ def linear_kernel(z: Tensor) -> Tensor:
     Raises:
         TypeError: z is not floating point. ValueError: z has no features, or holds NaN or infinity.
     """
-    z = _points(z)
-    K = z @ z.T
-    _require_finite("z", K.diagonal())
-    return K
+    return _finite(similarity(z, kernel="linear"))
 
 
 def cosine_kernel(z: Tensor) -> Tensor:
@@ -42,9 +39,7 @@ def cosine_kernel(z: Tensor) -> Tensor:
     A point at the origin has no direction: its similarity to every point, itself included, is 0.
     Source: 001, Eq. 25.
     """
-    K = _cosine(_points(z))
-    _require_finite("z", K.diagonal())
-    return K
+    return _finite(similarity(z, kernel="cosine"))
 
 
 def gaussian_kernel(z: Tensor, *, sigma: float = 5.0) -> Tensor:
@@ -55,9 +50,7 @@ def gaussian_kernel(z: Tensor, *, sigma: float = 5.0) -> Tensor:
 
     Source: 001, Eq. 26. The authors keep sigma = 5 whatever the width of the layer.
     """
-    K = squared_distances(_points(z) / _length(sigma)).neg_().exp_()
-    _require_finite("z", K.diagonal())
-    return K
+    return _finite(similarity(z, kernel="gaussian", sigma=sigma))
 
 
 def label_kernel(labels: Tensor, num_classes: int, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -93,11 +86,8 @@ def grouped_activity(z: Tensor, groups: int, *, power: float = 0.5, offset: floa
         TypeError, ValueError: as `linear_kernel`, or an option out of range.
     Source: 001, Eq. 13-14.
     """
-    if not 0 <= power < 1:
-        raise ValueError(f"power={power} must be at least 0 and below 1: at 1 all groups say the same")
     _, u = group_variance(z, groups, offset=offset)
-    v = u ** (1 - power)
-    return v - v.mean(1, keepdim=True)
+    return strength(u, power=power)
 
 
 def group_variance(z: Tensor, groups: int, *, offset: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -113,6 +103,14 @@ def group_variance(z: Tensor, groups: int, *, offset: float = 1.0) -> tuple[Tens
     grouped = z.reshape(len(z), groups, -1)
     deviation = grouped - grouped.mean(2, keepdim=True)
     return deviation, deviation.square().mean(2) + offset / deviation.shape[2]
+
+
+def strength(u: Tensor, *, power: float) -> Tensor:
+    """v, (m, groups), from the groups' variances u: u^(1 - power) minus its mean over groups. Source: 001, Eq. 14."""
+    if not 0 <= power < 1:
+        raise ValueError(f"power={power} must be at least 0 and below 1: at 1 all groups say the same")
+    v = u ** (1 - power)
+    return v - v.mean(1, keepdim=True)
 
 
 def squared_distances(z: Tensor) -> Tensor:
@@ -133,29 +131,28 @@ def centre(K: Tensor) -> Tensor:
     return K - K.mean()
 
 
-def similarity(z: Tensor, *, kernel: str, sigma: float) -> Tensor:
-    """A layer's kernel matrix by name, (m, m), up to one added constant, which neither HSIC nor pHSIC notices.
-
-    The Gaussian kernel comes as k - 1: grouped activity makes all k about 0.9996, and float32 has digits for the
-    difference from 1, not for k. Raises: ValueError for an unknown kernel.
-    """
+def similarity(z: Tensor, *, kernel: str, sigma: float = 5.0) -> Tensor:
+    """A kernel by name, (m, m), without the search for NaN: for callers that check one number at their end."""
+    z = _points(z)
     if kernel == "gaussian":
-        return squared_distances(_points(z) / _length(sigma)).neg_().expm1_()
+        return squared_distances(z / _width(sigma)).neg_().exp_()
     if kernel == "cosine":
-        return _cosine(_points(z))
+        directions, _ = direction(z)
+        return directions @ directions.T
     if kernel == "linear":
-        return _points(z) @ _points(z).T
+        return z @ z.T
     raise ValueError(f"kernel={kernel!r}: choose 'gaussian', 'cosine' or 'linear'")
 
 
-def _cosine(z: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    unit: Tensor = z / norms.masked_fill(norms == 0, 1.0)
-    return unit @ unit.T
+def direction(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row (m, d) divided by its length (m, 1); a row of zeros stays, and counts as length 1."""
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    length = length.masked_fill(length == 0, 1.0)
+    return z / length, length
 
 
-def _length(sigma: float) -> float:
-    """√2 σ: in these units the Gaussian kernel is exp(-distance²)."""
+def _width(sigma: float) -> float:
+    """√2 σ: measured in this unit, distances make the Gaussian kernel exp(-distance²)."""
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma={sigma} must be a positive number")
     return math.sqrt(2) * sigma
@@ -170,9 +167,11 @@ def _points(z: Tensor) -> Tensor:
     return z.flatten(1)
 
 
-def _require_finite(name: str, values: Tensor) -> None:
-    if not torch.isfinite(values.detach().sum()):
-        raise ValueError(f"{name} holds NaN or infinity (or overflows {values.dtype}): find the first layer that does")
+def _finite(K: Tensor) -> Tensor:
+    """A bad number anywhere in z reaches the diagonal."""
+    if not torch.isfinite(K.detach().diagonal().sum()):
+        raise ValueError(f"z holds NaN or infinity, or overflows {K.dtype}: look for the first layer that does")
+    return K
 
 
 def _check_labels(labels: Tensor, num_classes: int) -> None:

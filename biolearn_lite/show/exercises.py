@@ -144,15 +144,14 @@ def _wrong(key: str, prop: Property, problem: str) -> Verdict:
 
 def _story(prop: Property, error: Exception) -> str:
     """An exception inside an answer, told with the inputs that caused it and the line that raised it."""
-    given: dict[str, Any] = {}
-    where = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == prop.test.__code__.co_filename:
-            given = {name: value for name, value in frame.f_locals.items() if isinstance(value, torch.Tensor | float)}
-        elif frame.f_code.co_filename != __file__:
-            source = linecache.getline(frame.f_code.co_filename, line).strip()
-            where = where or (f"\nat       {source}" if source else "")
-    return _report(given, f"your code stopped with {type(error).__name__}: {error}{where}")
+    frames = list(traceback.walk_tb(error.__traceback__))
+    guard = max(i for i, (frame, _) in enumerate(frames) if frame.f_code.co_filename == __file__)
+    inputs = frames[guard - 1][0].f_locals  # frame 0 is `grade`: without a guard, the last frame is the property's
+    given = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor | float)}
+    lines = [f"your code stopped with {type(error).__name__}: {error}"]
+    for frame, line in frames[guard + 1 : guard + 2] if guard else []:
+        lines.append(f"at       {linecache.getline(frame.f_code.co_filename, line).strip()}")
+    return _report(given, *lines)
 
 
 def _tensor(got: Any, want: torch.Tensor, given: dict[str, Any]) -> torch.Tensor:

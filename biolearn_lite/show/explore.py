@@ -12,6 +12,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,10 +178,10 @@ class Explorable:
 
 
 def number(value: Any) -> str:
-    """Three significant digits with a true minus sign, whole numbers in full; anything else as it prints."""
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        return str(value)
-    return (f"{value:.0f}" if float(value).is_integer() else f"{float(value):.3g}").replace("-", "−")
+    """Three significant digits, whole numbers in full, anything else as it prints; with true minus signs."""
+    if not isinstance(value, bool | str) and hasattr(value, "__float__"):
+        value = f"{value:.0f}" if float(value).is_integer() else f"{float(value):.3g}"
+    return re.sub(r"(?<!\w)-(?=\d)", "−", str(value))
 
 
 def _control(name: str, values: Control | Sequence[Any]) -> Control:
@@ -222,8 +223,8 @@ def _html_controls(controls: Mapping[str, Control]) -> str:
     sliders = [control for control in controls.values() if control.is_slider]
     main = max(sliders, key=lambda control: len(control.values), default=None)
     parts = [_html_slider(c, c is main) if c.is_slider else _html_select(c) for c in controls.values()]
-    play = '<button type="button">Play</button>' if main else ""
-    return f'<div class="controls">{"".join(parts)}{play}</div>'
+    play = '<button type="button" class="play">Play</button>' if main else ""
+    return f'<div class="controls" hidden>{"".join(parts)}{play}</div>'
 
 
 def _html_slider(control: Control, main: bool) -> str:

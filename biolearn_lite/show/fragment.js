@@ -26,7 +26,7 @@
 
   const start = (root) => {
     const { base, paths, pool, frames } = JSON.parse(root.querySelector(".frames").textContent);
-    const [plot, readout, table, play] = [".plot", "output", "table", "button"].map((s) => root.querySelector(s));
+    const [plot, readout, table, play] = [".plot", "output", "table", ".play"].map((s) => root.querySelector(s));
     const controls = [...root.querySelectorAll("input, select")], alt = plot.ariaLabel;
     const index = (control) => control.selectedIndex ?? +control.value;
     let colour, timer;
@@ -52,7 +52,7 @@
         readout.textContent = said.slice(controls.length).join(" · ");
         plot.ariaLabel = `${alt} ${said.join(", ")}.`;
       }
-      return Plotly.react(plot, figure.data, figure.layout, { displaylogo: false });
+      return Plotly.react(plot, figure.data, figure.layout, { displayModeBar: false });
     };
 
     const stop = () => {
@@ -76,10 +76,12 @@
       };
 
     for (const control of controls) control.oninput = draw;
+    root.querySelector(".save").onclick = () => Plotly.downloadImage(plot, { format: "png", scale: 3, filename: id });
     const recolour = () => root.isConnected && colour !== getComputedStyle(root).color && draw();
     const watcher = new MutationObserver(recolour);
     for (const node of [document.documentElement, document.body]) watcher.observe(node, { attributes: true });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
+    for (const node of root.querySelectorAll("[hidden]")) node.hidden = false;
     plot.textContent = "";
     draw();
     // an output may be drawn while it is hidden: fit it once it is seen
@@ -90,7 +92,8 @@
     root.dataset.drawn = "";
     plotly.then(() => start(root)).catch((error) => {
       delete window.biolearnPlotly; // the next fragment tries again
-      root.querySelector(".plot").append(" (Not drawn: plotly could not be loaded.)");
+      const plot = root.querySelector(".plot");
+      plot.textContent = `${plot.ariaLabel} (Not drawn: plotly could not be loaded.)`;
       console.warn(error);
     });
   }

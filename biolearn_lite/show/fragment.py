@@ -34,8 +34,11 @@ STYLE = """
 .biolearn output{display:block;margin:.5rem 0;font-weight:600;font-variant-numeric:tabular-nums}
 .biolearn .scroll{max-height:20rem;overflow:auto}
 .biolearn th,.biolearn td{padding:.1rem .6rem;text-align:right}
-@media (prefers-reduced-motion:reduce){.biolearn button{display:none}}
+.biolearn .save{float:right;border:0;padding:0;background:none;color:inherit;font-size:.8em;text-decoration:underline;opacity:.8}
+.biolearn [hidden]{display:none!important}
+@media (prefers-reduced-motion:reduce){.biolearn .play{display:none}}
 """
+UNSEEN = "(The figure is drawn once scripts may run: trust this notebook, or run its cells.)"
 
 
 def fragment(
@@ -62,8 +65,9 @@ def fragment(
     text = html.escape(alt)
     return (
         f'<div class="biolearn" id="{name}"><style>{STYLE}</style>{controls}'
-        f'<div class="plot" role="img" aria-label="{text}" style="min-height:{height}px">{text}</div>'
-        f'{readout}{table}<script class="frames" type="application/json">{frames}</script></div>'
+        f'<div class="plot" role="img" aria-label="{text}" style="min-height:{height}px">{text} {UNSEEN}</div>'
+        f'<button type="button" class="save" hidden>Save as picture</button>{readout}{table}'
+        f'<script class="frames" type="application/json">{frames}</script></div>'
         f'<script>{SCRIPT}("{name}", "{get_plotlyjs_version()}")</script>'
     )
 

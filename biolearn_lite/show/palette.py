@@ -29,6 +29,7 @@ TEMPLATE: dict[str, Any] = {
         "margin": {"l": 60, "r": 20, "t": 40, "b": 55},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
+        "shapedefaults": {"line": {"color": GREY}},
         "hovermode": "closest",
     }
 }

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
+from biolearn_lite.training.checkpoint import Checkpoints, random_state, restore_random_state
 from biolearn_lite.training.schedules import Schedule, Simultaneous
 
 
@@ -74,6 +75,7 @@ def fit(
     order: Literal["streamed", "summed"] = "streamed",
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
     after_epoch: Callable[[int], Metrics] | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: bool = True,
 ) -> list[Metrics]:
     """Train every block of a network on its own objective.
@@ -86,6 +88,7 @@ def fit(
         seed: of the order of examples and of dropout. The global random state is left as it was.
         scheduler: makes a learning-rate scheduler from an optimizer, stepped once per epoch.
         after_epoch: its result is merged into the epoch's metrics.
+        checkpoints: where to keep the run; a call with the same arguments goes on from the newest one.
 
     Returns:
         One dict per epoch: `epoch` (from 1), `losses` (mean per block, None where there is none), and the rest.
@@ -101,12 +104,16 @@ def fit(
     rates = [scheduler(optimizer) for optimizer in learners if scheduler and optimizer]
     schedule = schedule or Simultaneous()
     generator = torch.Generator().manual_seed(seed)
+    owners = [objective for objective in objectives if isinstance(objective, nn.Module)]
+    parts = [network, *owners, *filter(None, learners), *rates, schedule]
     history: list[Metrics] = []
     step = 0
     network.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for epoch in tqdm(range(1, epochs + 1), disable=not progress, desc="epochs", leave=False):
+        if checkpoints and (saved := checkpoints.load()):
+            history, step = _restore(saved, parts, generator, checkpoints), saved["step"]
+        for epoch in tqdm(range(len(history) + 1, epochs + 1), disable=not progress, desc="epochs", leave=False):
             totals = _Totals(len(blocks))
             for batch in batches(inputs, labels, batch_size=batch_size, generator=generator):
                 active = [b for b in schedule.active(step, len(blocks)) if learners[b]]
@@ -122,8 +129,34 @@ def fit(
             extra = after_epoch(epoch) if after_epoch else {}
             history.append({"epoch": epoch, "losses": totals.means(epoch)} | extra)
             network.train()
+            if checkpoints:
+                checkpoints.offer(_state(step, history, parts, generator), final=epoch == epochs)
     network.eval()
     return history
+
+
+def _state(step: int, history: list[Metrics], parts: Sequence[Any], generator: torch.Generator) -> dict[str, Any]:
+    """Everything that the rest of a run depends on."""
+    states = [part.state_dict() for part in parts]
+    return {
+        "step": step,
+        "history": history,
+        "parts": states,
+        "generator": generator.get_state(),
+        "random": random_state(),
+    }
+
+
+def _restore(saved: dict[str, Any], parts: Sequence[Any], generator: torch.Generator, source: Checkpoints) -> list[Metrics]:
+    """Put every part back where it was; return the history."""
+    try:
+        for part, state in zip(parts, saved["parts"], strict=True):
+            part.load_state_dict(state)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"checkpoints: {source.folder} holds another run; give each run its own folder") from error
+    generator.set_state(saved["generator"])
+    restore_random_state(saved["random"])
+    return list(saved["history"])
 
 
 def batches(inputs: Tensor, labels: Tensor, *, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:

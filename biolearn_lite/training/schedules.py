@@ -7,7 +7,7 @@ momentum nor weight decay moves it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
@@ -21,6 +21,13 @@ class Schedule(ABC):
 
     def after_step(self, step: int, network: nn.Module) -> None:  # noqa: B027  (nothing happens unless a rule needs it)
         """Called once the optimizers have stepped."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep; nothing, unless the schedule draws or counts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027  (see state_dict)
+        """Go on from `state_dict()`."""
 
 
 @final

@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from http.client import IncompleteRead
@@ -334,12 +335,16 @@ def test_download_false_uses_no_network(tmp_path, tiny_mnist, serve):
 
 
 def test_a_silent_server_counts_as_absent(tmp_path, monkeypatch, tiny_mnist, datasets):
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("no_proxy", "*")
-        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
-        monkeypatch.setattr(_files, "PATIENCE", 0.2)
-        with pytest.raises(OSError, match=r"could not be downloaded.*timed out"):
-            sets.load("mnist", root=tmp_path)
+    silent = socket.create_server(("127.0.0.1", 0))
+    hang_up = threading.Timer(10, silent.close)
+    hang_up.start()
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{silent.getsockname()[1]}/"])
+    monkeypatch.setattr(_files, "PATIENCE", 0.2)
+    with pytest.raises(OSError, match=r"could not be downloaded.*timed out"):
+        sets.load("mnist", root=tmp_path)
+    hang_up.cancel()
+    silent.close()
     assert socket.getdefaulttimeout() is None
 
 

@@ -166,6 +166,13 @@ def test_inputs_divide_by_white_then_subtract_the_mean_then_divide_by_the_deviat
     assert x[0, :, 0, 0].tolist() == pytest.approx([0.4, 0.15, 0.05])
 
 
+def test_pixels_are_scaled_as_in_paper_001():
+    cards = sets.CARDS
+    assert (cards["cifar10"].mean, cards["cifar10"].std) == ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
+    for name in ("mnist", "fashion", "kmnist"):
+        assert (cards[name].mean, cards[name].std, cards[name].white) == ((0.5,), (0.5,), 255)
+
+
 def test_inputs_leave_the_images_alone():
     data = numbered()
     before = data.train_images.clone()

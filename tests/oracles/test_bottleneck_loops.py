@@ -5,11 +5,11 @@ import random
 
 import pytest
 import torch
-from oracles import bottleneck_loops as slow
 
 from biolearn_lite.nets.layers import DivisiveNorm
 from biolearn_lite.rules import kernels
 from biolearn_lite.rules.hsic import bottleneck_objective, hsic, phsic
+from oracles import bottleneck_loops as slow
 
 LABELS = [0, 2, 2, 1, 0, 2, 1]
 
@@ -99,7 +99,7 @@ def test_estimators():
 
 
 def test_four_points_by_hand():
-    """a = 0, 1, 2, 3 and b = 0, 0, 1, 1, linear kernels: HSIC is the squared covariance, pHSIC depends on label names."""
+    """a = 0, 1, 2, 3; b = 0, 0, 1, 1; linear kernels: HSIC is the squared covariance, pHSIC depends on label names."""
     a, b = tensor([[0.0], [1.0], [2.0], [3.0]]), tensor([[0.0], [0.0], [1.0], [1.0]])
     K, L, renamed = (kernels.linear_kernel(x) for x in (a, b, 1 - b))
     assert (hsic(K, L).item(), hsic(K, renamed).item()) == (0.25, 0.25)

@@ -94,6 +94,12 @@ def test_float32_distances_survive_a_large_common_activity():
     torch.testing.assert_close(kernels.squared_distances(z).double(), expected, rtol=2e-3, atol=1e-7)
 
 
+def test_float32_distances_of_near_twins_are_not_negative():
+    z = torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
+    z[100:] = z[:100] + 1e-5 * z[:100].flip(0)
+    assert kernels.squared_distances(z).min() >= 0
+
+
 def test_float32_objective_of_nearly_equal_similarities():
     """Groups of 1024 untrained units make every similarity about 0.9996; float32 must still know the value."""
     z = torch.randn(64, 1024, generator=torch.Generator().manual_seed(0))
@@ -154,7 +160,7 @@ def test_a_larger_gap_between_classes_lowers_the_objective():
     noise = 0.1 * torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
     values = [bottleneck_objective(noise + gap * labels[:, None], label_k, sigma=1.0).item() for gap in (0.0, 1.0, 3.0)]
     assert values[0] > values[1] > values[2]
-    assert values[2] == pytest.approx(-0.75, abs=0.01)
+    assert values[2] == pytest.approx(-0.75, abs=0.02)
 
 
 def test_similarity_matching():
@@ -208,7 +214,7 @@ BAD = {
         ValueError,
         "sigma=nan",
     ),
-    "label too large": (lambda: kernels.label_kernel(torch.tensor([0, 3]), 3), ValueError, "0 to 3.*expected 0 to 2"),
+    "label too large": (lambda: kernels.label_kernel(torch.tensor([0, 3]), 3), ValueError, "0 to 3.*must be 0 to 2"),
     "label below 0": (lambda: kernels.label_kernel(torch.tensor([-1, 1]), 3), ValueError, "from -1"),
     "real labels": (lambda: kernels.label_kernel(torch.rand(3), 3), TypeError, "float32"),
     "one-hot labels": (lambda: kernels.label_kernel(square(3).long(), 3), ValueError, r"\(3, 3\)"),

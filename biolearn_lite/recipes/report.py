@@ -1,0 +1,107 @@
+"""The paper's numbers beside ours: mean and spread over seeds, epochs run and epochs planned, the difference.
+
+A cell no run has filled says *not run yet*; nothing is interpolated, carried over or typed. `Report.rows` are plain
+dicts for a chapter to plot; printed, a report is a table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from biolearn_lite.recipes import papers, results
+from biolearn_lite.recipes.engine import AnyRecipe, Run, known, records
+from biolearn_lite.recipes.results import Record
+
+NOT_RUN = "not run yet"
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What there is of a recipe, a dict per row and column of its table.
+
+    Keys: `row`, `column`; `paper`, the printed number or None; `mean`, `low`, `high`, `deviation` (over seeds, None for
+    one seed) and `values` of the first measure; `measures`, the same for all of them; `seeds`; `epochs` and
+    `recipe_epochs`; `difference` from the paper; `device`, `date`; `current`, whether today's sources made it;
+    `history`, per seed the metrics per epoch. Not run: `seeds` is empty, and numbers are None.
+    """
+
+    recipe: str
+    rows: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        header = ["data", "row", "paper", "ours", *self._others(), "seeds", "epochs", "difference", "made"]
+        return _aligned([header, *map(self._cells, self.rows)])
+
+    def _others(self) -> list[str]:
+        return list(self.rows[0]["measures"])[1:] if self.rows else []
+
+    def _cells(self, row: dict[str, Any]) -> list[str]:
+        paper = "" if row["paper"] is None else f"{row['paper']:.1f}"
+        head = [row["column"], row["row"], paper]
+        if not row["seeds"]:
+            return [*head, NOT_RUN]
+        return [
+            *head,
+            *(_spread(measure) for measure in row["measures"].values()),
+            str(len(row["seeds"])),
+            f"{row['epochs']}/{row['recipe_epochs']}",
+            "" if row["difference"] is None else f"{row['difference']:+.1f}",
+            f"{row['date'][:10]}, {row['device']}" + ("" if row["current"] else ", earlier sources"),
+        ]
+
+
+def report(recipe: AnyRecipe, runs: Sequence[Run]) -> Report:
+    """Group these runs' results by row and column. Of runs with different epochs, those with most are shown."""
+    found = records(recipe, runs)
+    source = results.source_hash(recipe.train)
+    cells = dict.fromkeys((run.column, run.row) for run in runs)
+    return Report(recipe.name, [_cell(recipe, row, column, found, source) for column, row in cells])
+
+
+def _cell(recipe: AnyRecipe, row: str, column: str, found: list[Record], source: str) -> dict[str, Any]:
+    made = [record for record in found if (record["row"], record["column"]) == (row, column)]
+    longest = max((record["epochs"]["run"] for record in made), default=None)
+    by_seed = {record["seed"]: record for record in made if record["epochs"]["run"] == longest}
+    shown = [by_seed[seed] for seed in sorted(by_seed)]
+    place = recipe.paper(row, column)
+    paper = papers.number(*place) if place else None
+    measures = {name: _summary([_measure(record, name) for record in shown]) for name in recipe.measures}
+    first = measures[recipe.measures[0]]
+    return {
+        "row": row,
+        "column": column,
+        "paper": paper,
+        **first,
+        "measures": measures,
+        "seeds": [record["seed"] for record in shown],
+        "epochs": longest,
+        "recipe_epochs": recipe.settings(row, column).epochs,
+        "difference": None if paper is None or first["mean"] is None else first["mean"] - paper,
+        "device": ", ".join(dict.fromkeys(record["device"] for record in shown)) or None,
+        "date": max((record["date"] for record in shown), default=None),
+        "current": bool(shown) and all(record["source"] == source for record in shown),
+        "history": [record["metrics"]["history"] for record in shown],
+    }
+
+
+def _measure(record: Record, name: str) -> float:
+    return float(known("measure", name, record["metrics"]))
+
+
+def _summary(values: list[float]) -> dict[str, Any]:
+    if not values:
+        return {"mean": None, "low": None, "high": None, "deviation": None, "values": []}
+    spread = stdev(values) if len(values) > 1 else None
+    return {"mean": fmean(values), "low": min(values), "high": max(values), "deviation": spread, "values": values}
+
+
+def _spread(summary: dict[str, Any]) -> str:
+    spread = "" if summary["deviation"] is None else f" ± {summary['deviation']:.1f}"
+    return f"{summary['mean']:.1f}{spread}"
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    """Columns padded to equal width; a short line simply ends."""
+    widths = [max((len(line[i]) for line in lines if i < len(line)), default=0) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=False)).rstrip() for line in lines)
