@@ -42,18 +42,18 @@ Objective = Callable[[Tensor, Batch], Tensor]
 class Explicit:
     """A rule as what its synapses do, in place of an objective: no scalar, no autograd, nothing kept of other layers.
 
-    `update(layer, x, z, batch)` gets one layer, its input and its activity, and returns what is added to each of its
+    `update(layer, x, batch)` runs one layer on its input and returns its activity and what is added to each of its
     parameters: ΔW, the negative gradient of the objective it stands for. The block must be a single layer.
     """
 
-    update: Callable[[nn.Module, Tensor, Tensor, Batch], dict[nn.Parameter, Tensor]]
+    update: Callable[[Any, Tensor, Batch], tuple[Tensor, dict[nn.Parameter, Tensor]]]
 
     @torch.no_grad()
     def learn(self, block: nn.Module, x: Tensor, batch: Batch) -> Tensor:
         """Leave −ΔW where the optimizer looks for a gradient; return what the layer passes on."""
         (layer,) = cast(Sequence[Any], block.layers)
-        z = layer.activity(x)
-        for parameter, change in self.update(layer, x, z, batch).items():
+        z, changes = self.update(layer, x, batch)
+        for parameter, change in changes.items():
             parameter.grad = change.neg()
         return cast(Tensor, layer.after(z))
 
@@ -147,7 +147,9 @@ def _state(step: int, history: list[Metrics], parts: Sequence[Any], generator: t
     }
 
 
-def _restore(saved: dict[str, Any], parts: Sequence[Any], generator: torch.Generator, source: Checkpoints) -> list[Metrics]:
+def _restore(
+    saved: dict[str, Any], parts: Sequence[Any], generator: torch.Generator, source: Checkpoints
+) -> list[Metrics]:
     """Put every part back where it was; return the history."""
     try:
         for part, state in zip(parts, saved["parts"], strict=True):
@@ -210,7 +212,9 @@ class _Totals:
         means = [None if s is None else s.item() / n for s, n in zip(self.sums, self.counts, strict=True)]
         for b, mean in enumerate(means):
             if mean is not None and not math.isfinite(mean):
-                raise FloatingPointError(f"block {b} diverged in epoch {epoch}, mean loss {mean}: lower its learning rate")
+                raise FloatingPointError(
+                    f"block {b} diverged in epoch {epoch}, mean loss {mean}: lower its learning rate"
+                )
         return means
 
 
