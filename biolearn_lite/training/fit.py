@@ -40,22 +40,20 @@ Objective = Callable[[Tensor, Batch], Tensor]
 
 @dataclass(frozen=True)
 class Explicit:
-    """A rule as what its synapses do, in place of an objective: no scalar, no autograd, nothing kept of other layers.
+    """A rule as what its neurons are told, in place of an objective: no scalar, no autograd, nothing kept of others.
 
-    `update(layer, x, batch)` runs one layer on its input and returns its activity and what is added to each of its
-    parameters: ΔW, the negative gradient of the objective it stands for. The block must be a single layer.
+    `signal(z, batch)` has the shape of the activity z: the gain per unit of each neuron's rate, which is the negative
+    gradient of the objective it stands for. The layer's synapses do the rest (`Layer.learn`). One layer per block.
     """
 
-    update: Callable[[Any, Tensor, Batch], tuple[Tensor, dict[nn.Parameter, Tensor]]]
+    signal: Callable[[Tensor, Batch], Tensor]
 
-    @torch.no_grad()
     def learn(self, block: nn.Module, x: Tensor, batch: Batch) -> Tensor:
         """Leave −ΔW where the optimizer looks for a gradient; return what the layer passes on."""
         (layer,) = cast(Sequence[Any], block.layers)
-        z, changes = self.update(layer, x, batch)
-        for parameter, change in changes.items():
-            parameter.grad = change.neg()
-        return cast(Tensor, layer.after(z))
+        dW, passed = layer.learn(x, lambda z: self.signal(z, batch))
+        layer.op.weight.grad = dW.neg_()
+        return cast(Tensor, passed)
 
 
 Metrics = dict[str, Any]

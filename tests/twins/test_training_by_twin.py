@@ -11,7 +11,6 @@ from biolearn_lite.nets.layers import DivisiveNorm
 from biolearn_lite.nets.networks import mlp
 from biolearn_lite.rules.hsic import bottleneck_objective, bottleneck_signal
 from biolearn_lite.rules.kernels import label_kernel
-from biolearn_lite.rules.plasticity import Dense, hebbian, pointwise, respond
 from biolearn_lite.training.fit import Explicit, fit
 
 OPTIONS = {
@@ -31,12 +30,7 @@ def by_objective(options):
 
 
 def by_twin(options):
-    def update(layer, x, batch):
-        z, slope = respond(Dense(), x, layer.op.weight, pointwise(layer.activation))
-        signal = bottleneck_signal(z, label_kernel(batch.labels, 4).to(z), **options)
-        return z, {layer.op.weight: hebbian(Dense(), x, slope, signal)}
-
-    return Explicit(update)
+    return Explicit(lambda z, batch: bottleneck_signal(z, label_kernel(batch.labels, 4).to(z), **options))
 
 
 def train(rule, options, epochs=5):
