@@ -10,11 +10,11 @@ from biolearn_lite.recipes.report import report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, do, and turn a wrong name into one line with the known ones."""
+    """Parse, do, and turn what the user can mend (a wrong name, missing data) into one line that says how."""
     options = _parser().parse_args(arguments)
     try:
         _list() if options.command == "list" else _with_recipe(options)
-    except ValueError as problem:
+    except (ValueError, OSError) as problem:
         print(f"biolearn_lite: {problem}", file=sys.stderr)
         return 2
     return 0
@@ -59,9 +59,7 @@ def _run(recipe: engine.AnyRecipe, runs: list[engine.Run], options: argparse.Nam
         print(f"{run}: {values} ({record['seconds']} s)", flush=True)
 
     todo = engine.missing(recipe, runs, options.epochs)
-    print(
-        f"{len(runs) - len(todo)} of {len(runs)} runs are made; {len(todo)} to do, into {results.folder()}", flush=True
-    )
+    print(f"{len(todo)} of {len(runs)} runs to do; results go to {results.folder()}", flush=True)
     engine.run(
         recipe,
         todo,

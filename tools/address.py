@@ -13,7 +13,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FIRST_CELL = '''\
+FIRST_CELL = """\
 try:
     import biolearn_lite
 except ImportError:  # as on Colab: install it and leave torch as it is
@@ -32,7 +32,7 @@ except ImportError:  # as on Colab: install it and leave torch as it is
 from biolearn_lite.show.about import about
 
 here = about(seed=0)
-here'''
+here"""
 
 
 def read(root: Path = ROOT) -> str:

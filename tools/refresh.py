@@ -40,14 +40,16 @@ def stored(notebook: nbformat.NotebookNode) -> str:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    return rename_widgets(nbformat.writes(notebook) + "\n", notebook)
+    return nbformat.writes(number_widgets(notebook)) + "\n"
 
 
-def rename_widgets(text: str, notebook: nbformat.NotebookNode) -> str:
-    """Number the widgets in the order of their birth instead of their random ids."""
+def number_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its widgets numbered in the order of their birth instead of their random ids."""
     models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
     names = {model: f"{i:032x}" for i, model in enumerate(models)}
-    return re.sub(r"\b[0-9a-f]{32}\b", lambda found: names.get(found[0], found[0]), text)
+    text = nbformat.writes(notebook)
+    text = re.sub(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", lambda found: names.get(found[0], found[0]), text)
+    return nbformat.reads(text, as_version=4)
 
 
 if __name__ == "__main__":

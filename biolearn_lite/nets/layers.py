@@ -10,7 +10,7 @@ divisive normalization after it; only the next layer's input changes. Chapters 0
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -56,20 +56,36 @@ class Layer(nn.Module):
         return passed
 
     @torch.no_grad()
-    def learn(self, x: Tensor, signal: Callable[[Tensor], Tensor], velocity=None, momentum=0.) -> tuple[Tensor, Tensor]:
+    def learn(
+        self,
+        x: Tensor,
+        signal: Callable[[Tensor], Tensor],
+        *,
+        velocity: Tensor | None = None,
+        momentum: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
         """Forward pass and plasticity at once, without autograd: (dW, what the layer passes on).
 
         Args:
+            x: presynaptic activity. velocity, momentum: as in `rules.plasticity.hebbian`.
             signal: what a rule asks of the activity, z ↦ signal in z's shape, as `rules.hsic.bottleneck_signal`.
 
-        Raises: TypeError, ValueError: an operation, activation or pooling without a twin in `rules.plasticity`.
+        Raises: TypeError, ValueError: an operation, activation or pooling that `rules.plasticity` does not know.
         """
-        weight = self.op.weight
-        op = plasticity.operation(self.op, weight)
-        if isinstance(self.pool, nn.MaxPool2d):
-            op = replace(op, pool=self.pool.kernel_size)
+        weight = cast(Tensor, self.op.weight)
+        op = self._operation(weight)
         z, slope = plasticity.respond(op, x, weight, plasticity.pointwise(self.activation))
-        return plasticity.hebbian(op, x, slope, signal(z), velocity=velocity,momentum=momentum), self.after(z)
+        dW = plasticity.hebbian(op, x, slope, signal(z), velocity=velocity, momentum=momentum)
+        return dW, self.after(z)
+
+    def _operation(self, weight: Tensor) -> plasticity.Operation:
+        op = plasticity.operation(self.op, weight)
+        if isinstance(self.pool, nn.Identity):
+            return op
+        pool = self.pool
+        if not isinstance(pool, nn.MaxPool2d) or pool.stride != pool.kernel_size or pool.padding or pool.ceil_mode:
+            raise TypeError(f"pool={pool} has no local rule here: use nn.MaxPool2d(size), squares that do not overlap")
+        return replace(cast(plasticity.Conv2d, op), pool=cast(int, pool.kernel_size))
 
 
 @final

@@ -62,7 +62,20 @@ IMAGES: dict[str, dict[str, Any]] = {
 
 PRINTED_SETS = {"mnist": "MNIST", "fashion": "f-MNIST", "kmnist": "K-MNIST", "cifar10": "CIFAR10"}
 
-DIGITS_RATES: dict[str, tuple[float, float]] = {}
+DIGITS_RATES = {
+    "backprop": (0.0, 0.03),
+    "backprop+div": (0.0, 0.03),
+    "last layer": (0.0, 1.0),
+    "last layer+div": (0.0, 1.0),
+    "pHSIC cosine": (0.01, 0.02),
+    "pHSIC cosine grp": (0.1, 0.02),
+    "pHSIC cosine grp+div": (0.1, 0.02),
+    "pHSIC gaussian": (0.3, 0.005),
+    "pHSIC gaussian grp": (1.0, 0.1),
+    "pHSIC gaussian grp+div": (3.0, 0.005),
+    "HSIC gaussian": (0.3, 0.005),
+}
+"""Rates of the layers and of the readout."""
 
 
 def mlp_settings(row: str, column: str) -> Settings:
@@ -97,33 +110,19 @@ def printed_accuracy(row: str, column: str) -> tuple[str, str, str] | None:
 
 SMALL_ROWS: dict[str, dict[str, Any]] = {
     "untrained": {"learns": "nothing"},
-    "last layer": {"learns": "readout"},
-    "backprop": {"learns": "all"},
-    "pHSIC": {"learns": "layers"},
-    "HSIC": {"learns": "layers", "estimator": "hsic"},
-    "pHSIC, balance 0": {"learns": "layers", "balance": 0.0},
+    "last layer": {"learns": "readout", "readout_rate": 1.0},
+    "backprop": {"learns": "all", "readout_rate": 0.1},
+    "pHSIC": {"learns": "layers", "readout_rate": 0.1},
+    "HSIC": {"learns": "layers", "readout_rate": 0.1, "estimator": "hsic"},
+    "pHSIC, balance 0": {"learns": "layers", "readout_rate": 0.1, "balance": 0.0},
 }
 
 
 def small_settings(row: str, column: str) -> Settings:
-    """A net of 16 tanh units per layer, small enough that untrained layers fail."""
-    return Settings(
-        data=column,
-        **IMAGES[column],
-        **SMALL_ROWS[row],
-        hidden=(16, 16, 16),
-        activation="tanh",
-        dropout=0.0,
-        epochs=25,
-        drops=(),
-        batch_size=64,
-        rate=2.0,
-        readout_rate=0.1,
-        sigma=1.0,
-        momentum=0.9,
-        decay=0.0,
-        readout_decay=0.0,
-    )
+    """A net of 16 tanh units per layer, small enough that untrained layers lose much of what they are shown."""
+    plain = Settings(data=column, **IMAGES[column], **SMALL_ROWS[row], hidden=(16, 16, 16), activation="tanh")
+    rates = replace(plain, rate=1.0, momentum=0.9, decay=0.0, readout_decay=0.0, epochs=25, drops=(), batch_size=64)
+    return replace(rates, sigma=2.0, dropout=0.0)
 
 
 PAPER_SETS = ("mnist", "fashion", "kmnist", "cifar10")

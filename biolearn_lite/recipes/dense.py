@@ -28,6 +28,7 @@ from biolearn_lite.nets.networks import Network, mlp
 from biolearn_lite.recipes.engine import Metrics, known, setting
 from biolearn_lite.rules.hsic import bottleneck_objective
 from biolearn_lite.rules.kernels import label_kernel
+from biolearn_lite.training.checkpoint import Checkpoints
 from biolearn_lite.training.fit import Batch, Objective, fit
 from biolearn_lite.training.probes import accuracy, layer_probes
 
@@ -88,7 +89,7 @@ def random(settings: Settings, steps: int) -> Data:
     return Data((x[:n], y[:n]), (x[n:], y[n:]))
 
 
-def train(settings: Settings, data: Data, seed: int, progress: bool) -> Metrics:
+def train(settings: Settings, data: Data, seed: int, progress: bool, checkpoints: Checkpoints | None) -> Metrics:
     """One run: build, train, measure."""
     network = build(settings, seed).to(data.train[0].device)
     objectives, makers = learning(settings)
@@ -102,6 +103,7 @@ def train(settings: Settings, data: Data, seed: int, progress: bool) -> Metrics:
         seed=seed,
         scheduler=partial(MultiStepLR, milestones=settings.drops, gamma=settings.drop_factor),
         after_epoch=lambda epoch: {"test_accuracy": _percent(network, data.test)},
+        checkpoints=checkpoints,
         progress=progress,
     )
     probes = layer_probes(network, data.train, data.test, num_classes=settings.classes)

@@ -2,7 +2,8 @@
 
 A recipe is rows × columns × seeds of a table. Each such *run* is independent: it has settings, which the row and the
 column decide; one function does it; one JSON file holds what came out (`recipes.results`). Nothing else is needed to
-resume (runs already made are skipped), to split a table over machines (`shard`), or to add a seed a year later.
+resume (runs already made are skipped, an interrupted one goes on from its checkpoint), to split a table over machines
+(`shard`), or to add a seed a year later.
 
 There is one code path. A *scale* only says which columns and seeds are meant: `lite` runs on bundled data in minutes,
 `full` is the paper's setting, `colab` the part of it that fits a free GPU for 20 minutes. Fewer epochs than the paper's
@@ -12,6 +13,7 @@ are allowed everywhere; the drops of the learning rate move along, and both numb
 import dataclasses
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,6 +29,7 @@ from tqdm.auto import tqdm
 import biolearn_lite
 from biolearn_lite.recipes import results
 from biolearn_lite.recipes.results import Record
+from biolearn_lite.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from biolearn_lite.recipes.report import Report
@@ -71,7 +74,8 @@ class Recipe(Generic[S, D]):
     settings: row and column → a frozen dataclass with a field `epochs`, its values as JSON can hold them.
     load: settings and device → data, on that device. random: the same in random numbers of the true shapes, enough
     for that many training steps.
-    train: settings, data, seed, whether to show progress → metrics: plain numbers, and `history`, a dict per epoch.
+    train: settings, data, seed, whether to show progress, where to keep checkpoints → metrics: plain numbers, and
+    `history`, a dict per epoch.
     measures: the metrics a report shows; the first is compared with the paper.
     paper: row and column → (table, row, column) of `recipes.papers`, or None where the paper has no such number.
     """
@@ -83,7 +87,7 @@ class Recipe(Generic[S, D]):
     settings: Callable[[str, str], S]
     load: Callable[[S, torch.device], D]
     random: Callable[[S, int], D]
-    train: Callable[[S, D, int, bool], Metrics]
+    train: Callable[[S, D, int, bool, Checkpoints | None], Metrics]
     measures: tuple[str, ...]
     paper: Callable[[str, str], tuple[str, str, str] | None]
 
@@ -176,30 +180,38 @@ def perform(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Record:
-    """Do one run, write its result and return it."""
+    """Do one run, or the rest of one that was interrupted; write its result and return it.
+
+    `seconds` of a resumed run are those since it was resumed.
+    """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     settings = settings_of(recipe, run, epochs)
-    data = recipe.load(settings, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    metrics = recipe.train(settings, data, run.seed, progress)
-    record = {
+    content: dict[str, Any] = {
         "recipe": recipe.name,
         **dataclasses.asdict(run),
         "scale": scale,
         "epochs": _epochs(recipe, run, epochs),
         "settings": _plain(settings),
-        "metrics": metrics,
-        "seconds": round(time.perf_counter() - start, 2),
-        "peak_memory": _peak_memory(device),
         "device": _device_name(device),
         "versions": _versions(),
         "source": results.source_hash(recipe.train),
         "git": results.git_state(),
+    }
+    checkpoints = Checkpoints(results.unfinished(content))
+    data = recipe.load(settings, device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    metrics = recipe.train(settings, data, run.seed, progress, checkpoints)
+    content |= {
+        "metrics": metrics,
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_memory": _peak_memory(device),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    return results.load(results.write(record))
+    path = results.write(content)
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+    return results.load(path)
 
 
 def run(
@@ -223,7 +235,7 @@ def run(
 def rehearse(recipe: AnyRecipe, run: Run, *, steps: int = 2) -> Metrics:
     """A run cut to a few steps on random numbers of its true shapes, on the CPU. Writes nothing, proves nothing."""
     settings = settings_of(recipe, run, 1)
-    return recipe.train(settings, recipe.random(settings, steps), run.seed, False)
+    return recipe.train(settings, recipe.random(settings, steps), run.seed, False, None)
 
 
 def run_or_show(
@@ -236,14 +248,13 @@ def run_or_show(
 ) -> "Report":
     """The one call of a chapter's GPU cell: train what is missing if there is a GPU, then show what there is.
 
-    Interrupted, it goes on where it stopped: runs already made are read, not repeated. Without a GPU nothing is
+    Interrupted, it goes on where it stopped, runs within half-trained ones included. Without a GPU nothing is
     trained; with the environment variable BIOLEARN_REHEARSE set, each run is rehearsed first (the book's tests do so).
     """
     from biolearn_lite.recipes.report import report
 
     recipe = find(recipe) if isinstance(recipe, str) else recipe
-    rows, columns = row and [row], column and [column]
-    runs = plan(recipe, scale, rows=rows or None, columns=columns or None)
+    runs = plan(recipe, scale, rows=[row] if row else None, columns=[column] if column else None)
     if torch.cuda.is_available():
         run(recipe, runs, scale=scale, epochs=epochs)
     elif os.environ.get("BIOLEARN_REHEARSE"):

@@ -22,7 +22,7 @@ class Report:
 
     Keys: `row`, `column`; `paper`, the printed number or None; `mean`, `low`, `high`, `deviation` (over seeds, None for
     one seed) and `values` of the first measure; `measures`, the same for all of them; `seeds`; `epochs` and
-    `recipe_epochs`; `difference` from the paper; `device`, `date`; `current`, whether today's sources made it;
+    `recipe_epochs`; `difference` from the paper; `device`, `date`; `current`, whether today's code made it;
     `history`, per seed the metrics per epoch. Not run: `seeds` is empty, and numbers are None.
     """
 
@@ -31,7 +31,9 @@ class Report:
 
     def __repr__(self) -> str:
         header = ["data", "row", "paper", "ours", *self._others(), "seeds", "epochs", "difference", "made"]
-        return _aligned([header, *map(self._cells, self.rows)])
+        table = _aligned([header, *map(self._cells, self.rows)])
+        earlier = any(row["seeds"] and not row["current"] for row in self.rows)
+        return table + ("\n* made by an earlier version of the code" if earlier else "")
 
     def _others(self) -> list[str]:
         return list(self.rows[0]["measures"])[1:] if self.rows else []
@@ -47,7 +49,7 @@ class Report:
             str(len(row["seeds"])),
             f"{row['epochs']}/{row['recipe_epochs']}",
             "" if row["difference"] is None else f"{row['difference']:+.1f}",
-            f"{row['date'][:10]}, {row['device']}" + ("" if row["current"] else ", earlier sources"),
+            f"{row['date'][:10]}, {row['device']}" + ("" if row["current"] else " *"),
         ]
 
 

@@ -16,20 +16,37 @@ import inspect
 import json
 import os
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
-Record = dict[str, Any]
+from biolearn_lite.training.checkpoint import replace_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
 COMPUTING = ("rules", "nets", "training", "data")
-KEYS = frozenset(
-    ("recipe", "row", "column", "seed", "scale", "epochs", "settings", "metrics")
-    + ("seconds", "peak_memory", "device", "versions", "source", "git", "date", "digest")
-)
+
+
+class Record(TypedDict):
+    """What one run leaves behind."""
+
+    recipe: str
+    row: str
+    column: str
+    seed: int
+    scale: str
+    epochs: dict[str, int]  # run, and the recipe's own
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+    seconds: float
+    peak_memory: dict[str, Any]  # bytes, and of what
+    device: str
+    versions: dict[str, str]
+    source: str  # `source_hash`
+    git: dict[str, Any] | None  # `git_state`
+    date: str  # UTC
+    digest: str
 
 
 def committed(kind: str) -> Path:
@@ -59,44 +76,48 @@ def read(recipe: str) -> list[Record]:
                 warnings.warn(str(problem), stacklevel=2)
             else:
                 found[record["digest"]] = record
-    return sorted(found.values(), key=lambda record: str(record["date"]))
+    return sorted(found.values(), key=lambda record: record["date"])
 
 
 def load(path: Path) -> Record:
     """One record. Raises ValueError if the file is not a record as a run wrote it."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise ValueError(f"{path.name} is not JSON ({problem}): delete it and run again") from None
-    if not isinstance(record, dict) or set(record) != KEYS:
+    if not isinstance(content, dict) or set(content) != set(Record.__annotations__):
         raise ValueError(f"{path.name} is not a record of a run: only `python -m biolearn_lite run` writes results")
-    if record["digest"] != digest(record):
+    if content["digest"] != digest(content):
         raise ValueError(f"{path.name} was changed after its run (its digest does not match): delete it and run again")
-    return record
+    return cast(Record, content)
 
 
-def write(record: Record) -> Path:
+def write(content: dict[str, Any]) -> Path:
     """Seal a record and write it in one piece; a record of the same run that is already there stays as it is."""
-    record = {**record, "digest": digest(record)}
-    if set(record) != KEYS:
-        raise ValueError(f"a record needs exactly {sorted(KEYS)}, got {sorted(record)}")
-    path = folder() / record["recipe"] / file_name(record)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    sealed = content | {"digest": digest(content)}
+    path = folder() / str(content["recipe"]) / file_name(content)
     if not path.exists():
-        _write_atomically(path, json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        text = json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        replace_file(path, text.encode())
+        path.chmod(0o644)
     return path
 
 
-def file_name(record: Record) -> str:
+def file_name(content: dict[str, Any]) -> str:
     """Readable, and different for different runs: column, row, seed, epochs, and a hash of the settings."""
-    words = f"{record['column']} {record['row']} seed {record['seed']} epochs {record['epochs']['run']}"
+    words = f"{content['column']} {content['row']} seed {content['seed']} epochs {content['epochs']['run']}"
     safe = "".join(c if c.isalnum() else "-" for c in words)
-    return f"{safe}-{fingerprint(record['settings'])[:8]}.json"
+    return f"{safe}-{fingerprint(content['settings'])[:8]}.json"
 
 
-def digest(record: Record) -> str:
+def unfinished(content: dict[str, Any]) -> Path:
+    """The folder of the checkpoints of a run: another one for other settings, and for other code."""
+    return folder() / str(content["recipe"]) / f".{Path(file_name(content)).stem}-{content['source'][:8]}"
+
+
+def digest(content: dict[str, Any]) -> str:
     """SHA-256 of everything in a record but the digest itself."""
-    return fingerprint({key: value for key, value in record.items() if key != "digest"})
+    return fingerprint({key: value for key, value in content.items() if key != "digest"})
 
 
 def fingerprint(content: object) -> str:
@@ -105,8 +126,9 @@ def fingerprint(content: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache
 def source_hash(train: Callable[..., Any]) -> str:
-    """Hash of the source files a run computes with.
+    """Hash of the code a run computes with, as it was when a process first asked; docstrings and comments aside.
 
     The file that defines `train`, and all it imports, directly or not, from rules, nets, training and data. What
     merely plans, stores or shows runs is left out: changing it changes no number.
@@ -117,14 +139,13 @@ def source_hash(train: Callable[..., Any]) -> str:
         new = set(_imports(todo.pop())) - files
         files |= new
         todo += new
-    content = {
-        path.name if path == start else str(path.relative_to(PACKAGE)): path.read_text("utf-8") for path in files
-    }
+    content = {path.name if path == start else str(path.relative_to(PACKAGE)): _code(path) for path in files}
     return fingerprint(content)
 
 
+@cache
 def git_state() -> dict[str, Any] | None:
-    """Commit, and whether the package differs from it; None outside a checkout."""
+    """Commit, and whether the package differs from it, when a process first asked; None outside a checkout."""
     root = PACKAGE.parent
     if not (root / ".git").exists():
         return None
@@ -153,16 +174,11 @@ def _imports(path: Path) -> Iterable[Path]:
                 yield file
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    """A reader finds the old state or the new one, never half a file, whenever the power goes."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _code(path: Path) -> str:
+    """A source file without docstrings, comment lines and empty lines."""
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * len(lines[node.lineno - 1 : node.end_lineno])
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))

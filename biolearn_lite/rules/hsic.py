@@ -78,11 +78,11 @@ def bottleneck_objective(
     estimate = {"phsic": _phsic, "hsic": _hsic}[_known_estimator(estimator)]
     seen = z if groups is None else kernels.grouped_activity(z, groups, power=power, offset=offset)
     K = kernels.similarity(seen, kernel=kernel, sigma=sigma)
-    L = label_k.to(K.dtype)
-    _check_pair(K, L)
-    return _finite(estimate(K, K - balance * L))  # both estimates are linear in each argument
+    _check_pair(K, label_k)
+    return _finite(estimate(K, K - balance * label_k.to(K.dtype)))  # both estimates are linear in each argument
 
 
+@torch.no_grad()
 def bottleneck_update(
     op: object,
     pre: Tensor,
@@ -125,6 +125,7 @@ def bottleneck_update(
     return plasticity.hebbian(op, pre, slope, signal)
 
 
+@torch.no_grad()
 def bottleneck_signal(
     z: Tensor,
     label_k: Tensor,
@@ -179,9 +180,8 @@ def _signal(s: Tensor, label_k: Tensor, kernel: str, sigma: float, balance: floa
 
 def _mismatch(K: Tensor, label_k: Tensor, balance: float, estimator: str) -> Tensor:
     """γL̊ - 2K̊ (Eq. 10): the centring is each estimate's own, one scalar for pHSIC and HKH for HSIC."""
-    L = label_k.to(K.dtype)
-    _check_pair(K, L)
-    A = kernels.centre(balance * L - 2 * K)
+    _check_pair(K, label_k)
+    A = kernels.centre(balance * label_k.to(K.dtype) - 2 * K)
     if _known_estimator(estimator) == "hsic":
         A = A - A.mean(0) - A.mean(1, keepdim=True)
     return A

@@ -127,17 +127,27 @@ def _spread(signal: Tensor, slope: Tensor, pool: int) -> Tensor:
 
 
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
+    """a where a > 0, else negative_slope · a, with negative_slope from 0 to 1."""
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"negative_slope={negative_slope} must be from 0 to 1")
     return Activation(
         lambda a: F.leaky_relu(a, negative_slope),
         lambda a, z: a.sign().clamp_(min=negative_slope),
     )
 
 
-identity = Activation(lambda a: a, lambda a, z: torch.ones_like(a))
-relu = Activation(F.relu, lambda a, z: a.sign().clamp_(min=0))
-tanh = Activation(torch.tanh, lambda a, z: 1 - z.square())
 SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-selu = Activation(F.selu, lambda a, z: (z.clamp(max=0) + SELU_SCALE*SELU_ALPHA).add_(a.sign().clamp_(min=0), alpha=SELU_SCALE * (1-SELU_ALPHA)))
+
+
+def _selu_slope(a: Tensor, z: Tensor) -> Tensor:
+    below, above = z.clamp(max=0) + SELU_SCALE * SELU_ALPHA, a.sign().clamp_(min=0)
+    return below.add_(above, alpha=SELU_SCALE - SELU_SCALE * SELU_ALPHA)
+
+
+identity = Activation(lambda a: a, lambda a, z: torch.ones_like(a))
+relu = leaky_relu(0.0)
+tanh = Activation(torch.tanh, lambda a, z: 1 - z.square())
+selu = Activation(F.selu, _selu_slope)
 
 _OPERATIONS: dict[Any, type[Operation]] = {
     **dict.fromkeys(("dense", "linear", F.linear), Dense),

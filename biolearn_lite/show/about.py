@@ -1,6 +1,6 @@
 """Where a chapter runs: device, versions, scale and seed, shown by the first cell of every chapter.
 
-The description is HTML only. Stored outputs are compared as text on every run, and this one may differ between machines.
+The description is HTML only: stored outputs are compared as text, and this one differs between machines.
 """
 
 import os

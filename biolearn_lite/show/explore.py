@@ -224,7 +224,7 @@ def _html_controls(controls: Mapping[str, Control]) -> str:
     main = max(sliders, key=lambda control: len(control.values), default=None)
     parts = [_html_slider(c, c is main) if c.is_slider else _html_select(c) for c in controls.values()]
     play = '<button type="button" class="play">Play</button>' if main else ""
-    return f'<div class="controls" hidden>{"".join(parts)}{play}</div>'
+    return f'<div class="controls" style="display:none">{"".join(parts)}{play}</div>'
 
 
 def _html_slider(control: Control, main: bool) -> str:

@@ -81,7 +81,7 @@
     const watcher = new MutationObserver(recolour);
     for (const node of [document.documentElement, document.body]) watcher.observe(node, { attributes: true });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
-    for (const node of root.querySelectorAll("[hidden]")) node.hidden = false;
+    for (const node of root.querySelectorAll(".controls, .save")) node.style.display = "";
     plot.textContent = "";
     draw();
     // an output may be drawn while it is hidden: fit it once it is seen

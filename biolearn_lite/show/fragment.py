@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 SCRIPT = re.sub(r"\n\s*", "\n", Path(__file__).with_name("fragment.js").read_text(encoding="utf-8").strip())
 STYLE = """
-.biolearn{margin:1rem 0}
+.biolearn{margin:1rem 0;display:flow-root}
 .biolearn .controls{display:flex;flex-wrap:wrap;gap:.5rem 1.5rem;align-items:center;margin-bottom:.5rem}
 .biolearn label{display:inline-flex;flex-wrap:wrap;gap:.5rem;align-items:center;margin:0}
 .biolearn label span{min-width:4rem;font-variant-numeric:tabular-nums}
@@ -34,8 +34,7 @@ STYLE = """
 .biolearn output{display:block;margin:.5rem 0;font-weight:600;font-variant-numeric:tabular-nums}
 .biolearn .scroll{max-height:20rem;overflow:auto}
 .biolearn th,.biolearn td{padding:.1rem .6rem;text-align:right}
-.biolearn .save{float:right;border:0;padding:0;background:none;color:inherit;font-size:.8em;text-decoration:underline;opacity:.8}
-.biolearn [hidden]{display:none!important}
+.biolearn .save{float:right;border:0;padding:0;background:none;color:inherit;font-size:.8em;text-decoration:underline}
 @media (prefers-reduced-motion:reduce){.biolearn .play{display:none}}
 """
 UNSEEN = "(The figure is drawn once scripts may run: trust this notebook, or run its cells.)"
@@ -66,7 +65,7 @@ def fragment(
     return (
         f'<div class="biolearn" id="{name}"><style>{STYLE}</style>{controls}'
         f'<div class="plot" role="img" aria-label="{text}" style="min-height:{height}px">{text} {UNSEEN}</div>'
-        f'<button type="button" class="save" hidden>Save as picture</button>{readout}{table}'
+        f'<button type="button" class="save" style="display:none">Save as picture</button>{readout}{table}'
         f'<script class="frames" type="application/json">{frames}</script></div>'
         f'<script>{SCRIPT}("{name}", "{get_plotlyjs_version()}")</script>'
     )

@@ -122,7 +122,8 @@ def ledger(*rules: str, highlight: str | None = None) -> Shown:
         raise ValueError(f"highlight {highlight!r} is not among the rules shown: {', '.join(rules)}")
     legend = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.items())
     caption = f"The locality ledger: what a synapse must know, and when ({legend})"
-    heads = "".join(f'<th scope="col">{field.name.replace("_", " ")}</th>' for field in fields(Row))
+    names = ["still implausible" if field.name == "left" else field.name.replace("_", " ") for field in fields(Row)]
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "".join(_html_row(ROWS[rule], new=rule == highlight) for rule in rules)
     markup = (
         f'<div style="overflow-x:auto" tabindex="0"><table class="table" style="font-size:.85em">'

@@ -1,14 +1,12 @@
 """The first cell of every chapter, run where the package is missing, as on a fresh Colab machine."""
 
 import subprocess
-import sys
+import zipfile
 from pathlib import Path
 
+import address
 import clean_env
 import pytest
-
-sys.path.insert(0, str(clean_env.ROOT / "tools"))
-import address  # noqa: E402
 
 WHERE = "import sys, torch, torchvision; print(sys.prefix, torch.__file__, torch.__version__, torchvision.__version__)"
 
@@ -47,8 +45,6 @@ def test_with_a_wheel_it_installs_the_package_and_leaves_torch_alone(bare, wheel
 
 
 def test_the_wheel_carries_the_papers_tables_and_our_results(wheel):
-    import zipfile
-
     inside = {name.removeprefix("biolearn_lite/_data/") for name in zipfile.ZipFile(wheel).namelist()}
     folders = [clean_env.ROOT / "data" / name for name in ("papers", "results")]
     files = {path.relative_to(clean_env.ROOT / "data").as_posix() for folder in folders for path in folder.rglob("*.*")}

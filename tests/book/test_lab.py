@@ -94,12 +94,11 @@ def test_explorables_live_in_jupyterlab(browser: Browser, lab: tuple[str, Path])
 
     figures = page.locator(".jp-Notebook .biolearn .plot:has(.main-svg)")
     expect(figures).to_have_count(count, timeout=90_000)
-    slider = page.locator(".jp-Notebook .widget-slider .noUi-handle").first
-    box = page.locator(".jp-Notebook .widget-vbox, .jp-Notebook .jupyter-widgets.widget-container").filter(has=slider)
-    readout = box.first.locator(".biolearn output")
-    before = readout.text_content()
-    slider.focus()
+    live = page.locator(".jp-Notebook .widget-vbox").filter(has=page.locator(".noUi-handle")).first
+    readout = live.locator(".biolearn output")
+    before = readout.text_content() or ""
+    live.locator(".noUi-handle").first.focus()
     page.keyboard.press("ArrowRight")
-    expect(readout).not_to_have_text(before or "")
-    expect(box.first.locator(".biolearn .plot .main-svg").first).to_be_visible()
+    expect(readout).not_to_have_text(before)
+    expect(live.locator(".biolearn .plot .main-svg").first).to_be_visible()
     page.close()

@@ -62,6 +62,11 @@ def matching_that_repeats_the_objective(K, L, balance):
     return phsic, torch.zeros(())
 
 
+def matching_with_everything_in_the_constant(K, L, balance):
+    phsic = (K * K).mean() - K.mean() ** 2 - balance * ((L * K).mean() - L.mean() * K.mean())
+    return torch.zeros(()), -phsic
+
+
 def matching_with_the_sign_of_the_constant(K, L, balance):
     K, L = K - K.mean(), L - L.mean()
     return ((K - balance / 2 * L) ** 2).mean(), -(balance**2) / 4 * (L**2).mean()
@@ -86,12 +91,13 @@ WRONG = {
         matching_with_the_whole_balance,
         matching_without_centring,
         matching_that_repeats_the_objective,
+        matching_with_everything_in_the_constant,
         matching_with_the_sign_of_the_constant,
     ],
     "03-5": [
         {0.9: (0.01, 0.2), 0.99: (0.002, 0.1)},  # two decay rates
         {0.9: (float("nan"), 0.2), 0.99: (0.01, 0.1), 0.5: (0.1, 0.3)},
-        {0.9: (0.01, 0.0), 0.99: (0.002, 0.0), 0.5: (0.1, 0.0)},  # one stream
+        {0.9: (0.01, 0.2), 0.99: (0.002, 0.0), 0.5: (0.1, 0.3)},  # one stream at the slowest
         {0.9: (0.01, 0.1), 0.99: (0.01, 0.1), 0.5: (0.01, 0.1)},  # decay without effect
         {0.9: (0.01, 0.2), 1.5: (0.002, 0.1), 0.5: (0.1, 0.3)},
     ],

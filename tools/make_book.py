@@ -5,6 +5,7 @@ made from it) is thrown away when the package, its data or the installed version
 """
 
 import argparse
+import filecmp
 import hashlib
 import shutil
 import subprocess
@@ -50,6 +51,16 @@ def copy_plotly() -> None:
         shutil.copyfile(source, target)
 
 
+def static_changed(pages: Path) -> bool:
+    """Whether a style sheet or script differs from its copy in the site; Sphinx alone would not notice."""
+    for folder in ("_static", "_generated"):
+        for source in (BOOK / folder).iterdir():
+            copy = pages / "_static" / source.name
+            if not copy.exists() or not filecmp.cmp(source, copy, shallow=False):
+                return True
+    return False
+
+
 def build(output: Path, *, execute: str = "cache", quiet: bool = False) -> Path:
     """Build the site below `output`; every warning is an error. Returns the folder of pages.
 
@@ -63,7 +74,7 @@ def build(output: Path, *, execute: str = "cache", quiet: bool = False) -> Path:
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(BOOK), "--path-output", str(output)]
     command += ["--config", str(folder / "_config.yml"), "-W", "-n", "--keep-going", *(["-q"] if quiet else [])]
-    subprocess.run(command, check=True)
+    subprocess.run([*command, *(["--all"] if static_changed(folder / "html") else [])], check=True)
     return folder / "html"
 
 

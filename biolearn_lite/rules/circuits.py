@@ -1,0 +1,136 @@
+"""Circuits: neurons that could compute what the rules ask for.
+
+A three-factor rule asks two things of the tissue around a synapse, and 001, appendix C, gives a circuit for each:
+
+- *the change since the example before*, z_t - z_{t-1}. When one example replaces the other at once, a filter κ that
+  takes a smoothed time derivative has it (Eq. 58). When the rate falls back to its background in between, a memory
+  neuron keeps the last large deviation d from it (Eq. 59), and the filter reads the memory (Eq. 60):
+
+      ẇ = d³ - tanh(|d|³) w - c w,     remembered deviation: w^(1/3)
+
+  At rest nothing happens (but a leak c); a deviation well above 1 overwrites the memory. A whisper does harm: w settles
+  at d³ / (tanh |d|³ + c), so a deviation of 0.3, held long, is remembered as 1.
+- *the third factor M*, by a chain of four cells (Eq. 63-66; with groups, Eq. 68-70).
+
+Each is a differential equation, followed in steps of dt; inputs are held during a step, and the result is the state at
+its end. Halving dt halves the error (quarters it for the filter). Chapter 05.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def integrate(derivative: Callable[[Tensor, Tensor], Tensor], start: Tensor, inputs: Tensor, *, dt: float) -> Tensor:
+    """Euler's method: the states (steps, ...) after each step of ẇ = derivative(w, input), inputs (steps, ...)."""
+    if not 0 < dt < math.inf:
+        raise ValueError(f"dt={dt} must be a positive number")
+    states, w = [], start
+    for now in inputs:
+        w = w + dt * derivative(w, now)
+        states.append(w)
+    trace = torch.stack(states)
+    if not torch.isfinite(trace).all():
+        raise ValueError(f"the circuit diverged or met NaN: check the inputs, then lower dt={dt}")
+    return trace
+
+
+def memory_neuron(deviation: Tensor, *, dt: float, leak: float = 0.0) -> Tensor:
+    """The remembered deviation w^(1/3) of each neuron from its background, (steps, neurons), starting from 0.
+
+    Args:
+        deviation: rate minus background, (steps, neurons). Time is in units of the neuron's own time constant.
+        dt: step, well below 1. leak: c, at least 0 and small; the memory fades as exp(-c t / 3).
+
+    Raises: ValueError. Source: 001, Eq. 59-60. Good to 1 % for deviations of at least 1.5, held for some 10 units.
+    """
+    if not 0 <= leak < math.inf:
+        raise ValueError(f"leak={leak} must be a number of at least 0")
+
+    def derivative(w: Tensor, d: Tensor) -> Tensor:
+        return d**3 - torch.tanh(d.abs() ** 3) * w - leak * w
+
+    return cube_root(integrate(derivative, torch.zeros_like(deviation[0]), deviation, dt=dt))
+
+
+def cube_root(w: Tensor) -> Tensor:
+    """The real cube root, odd in w."""
+    return w.sign() * w.abs() ** (1 / 3)
+
+
+def temporal_difference(trace: Tensor, *, dt: float, c1: float, c2: float) -> Tensor:
+    """(κ * z)(t) for z of shape (steps, neurons): c1 after a step in z it reads the height of the step.
+
+    κ(t) = -(t - c1) exp(-c2 |t - c1|) for t > 0, divided by its integral up to c1. Before the trace, z is taken to have
+    had its first value. The response dies away only for c1 c2 well above 1: what is cut off at t = 0 leaves a fraction
+    (1 + c1 c2) exp(-c1 c2) of every step behind, with the wrong sign.
+
+    Raises: ValueError. Source: 001, Eq. 58.
+    """
+    if trace.dim() != 2 or not torch.isfinite(trace).all():
+        raise ValueError(f"trace of shape {tuple(trace.shape)}: expected finite numbers, (steps, neurons)")
+    kernel = difference_kernel(dt=dt, c1=c1, c2=c2, steps=len(trace)).to(trace)
+    changed = (trace - trace[0]).T.unsqueeze(1)
+    return F.conv1d(F.pad(changed, (len(kernel) - 1, 0)), kernel.flip(0)[None, None]).squeeze(1).T
+
+
+def difference_kernel(*, dt: float, c1: float, c2: float, steps: int) -> Tensor:
+    """κ in the middle of each of the first steps, times dt. Source: 001, Eq. 58, normalized."""
+    if not (0 < dt < math.inf and 0 < c1 < math.inf and 0 < c2 < math.inf):
+        raise ValueError(f"dt={dt}, c1={c1} and c2={c2} must be positive numbers")
+    height = (1 - (1 + c1 * c2) * math.exp(-c1 * c2)) / c2**2
+    t = dt * (torch.arange(steps, dtype=torch.float64) + 0.5)
+    return -(t - c1) * torch.exp(-c2 * (t - c1).abs()) * dt / height
+
+
+class ThirdFactor(NamedTuple):
+    """What the cells of `third_factor_cells` do over time: b1, b2, b3 and M of shape (steps,), b4 (steps, groups)."""
+
+    b1: Tensor
+    b2: Tensor
+    b3: Tensor
+    M: Tensor
+    b4: Tensor
+
+    @property
+    def M_groups(self) -> Tensor:
+        """M_α, one per group, (steps, groups). Source: 001, Eq. 70."""
+        return self.M[:, None] * self.b4
+
+
+def third_factor_cells(
+    change: Tensor,
+    label_similarity: Tensor,
+    *,
+    dt: float,
+    sigma: float = 5.0,
+    balance: float = 2.0,
+    tau: float = 0.02,
+    tau_mean: float = 20.0,
+) -> ThirdFactor:
+    """Four cells that settle at the third factor, all starting from 0.
+
+    Args:
+        change: z_t - z_{t-1} (then use M) or v_t - v_{t-1} (then M_groups), (steps, neurons or groups).
+        label_similarity: k(y_t, y_{t-1}), (steps,).
+        tau: time constant of every cell but b3; tau_mean: of b3. For examples of duration T, β = exp(-T / tau_mean).
+
+    Raises: ValueError. Source: 001, Eq. 63-66, 68-70, each cell relaxing to the right-hand side of its equation.
+    """
+    if not (0 < sigma < math.inf and 0 < tau < math.inf and 0 < tau_mean < math.inf):
+        raise ValueError(f"sigma={sigma}, tau={tau} and tau_mean={tau_mean} must be positive numbers")
+    slow = change.new_tensor([tau, tau, tau_mean, tau] + [tau] * change.shape[1])
+
+    def derivative(b: Tensor, now: Tensor) -> Tensor:
+        b1, b2, b3, b4 = b[0], b[1], b[2], b[4:]
+        k = torch.exp(-b1 / (2 * sigma**2))
+        settled = torch.stack([b4.square().sum(), balance * now[-1] - 2 * k, b2, -(b2 - b3) * k / sigma**2])
+        return (torch.cat([settled, now[:-1]]) - b) / slow
+
+    inputs = torch.cat([change, label_similarity[:, None]], 1)
+    b = integrate(derivative, torch.zeros_like(slow), inputs, dt=dt)
+    return ThirdFactor(b[:, 0], b[:, 1], b[:, 2], b[:, 3], b[:, 4:])
