@@ -7,6 +7,7 @@ made from it) is thrown away when the package, its data or the installed version
 import argparse
 import filecmp
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def build(output: Path, *, execute: str = "cache", quiet: bool = False) -> Path:
     (folder / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(BOOK), "--path-output", str(output)]
     command += ["--config", str(folder / "_config.yml"), "-W", "-n", "--keep-going", *(["-q"] if quiet else [])]
-    subprocess.run([*command, *(["--all"] if static_changed(folder / "html") else [])], check=True)
+    command += ["--all"] if static_changed(folder / "html") else []
+    subprocess.run(command, check=True, env={"OMP_NUM_THREADS": "1"} | os.environ)
     return folder / "html"
 
 

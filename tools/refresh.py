@@ -1,11 +1,10 @@
-"""Run chapters in place and store their outputs, execution counts and widget state.
+"""Run chapters in place and store their outputs and execution counts.
 
 What would differ from one run to the next is left out or normalised (times, progress bars, random widget ids), so that
 running an unchanged chapter again gives the same bytes.
 """
 
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 
 CHAPTERS = Path(__file__).resolve().parent.parent / "book" / "chapters"
-WIDGETS = "application/vnd.jupyter.widget-state+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def run(path: Path) -> None:
@@ -33,23 +32,20 @@ def run(path: Path) -> None:
 
 
 def stored(notebook: nbformat.NotebookNode) -> str:
-    """The file's text for an executed notebook."""
+    """The file's text for an executed notebook.
+
+    Widgets are left out: their state would show as dead sliders. Their HTML, with controls of its own, is stored.
+    """
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.language_info = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    return nbformat.writes(number_widgets(notebook)) + "\n"
-
-
-def number_widgets(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook with its widgets numbered in the order of their birth instead of their random ids."""
-    models = notebook.metadata.get("widgets", {}).get(WIDGETS, {}).get("state", {})
-    names = {model: f"{i:032x}" for i, model in enumerate(models)}
-    text = nbformat.writes(notebook)
-    text = re.sub(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", lambda found: names.get(found[0], found[0]), text)
-    return nbformat.reads(text, as_version=4)
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
+    return nbformat.writes(notebook) + "\n"
 
 
 if __name__ == "__main__":

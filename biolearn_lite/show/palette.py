@@ -9,7 +9,7 @@ from typing import Any
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE)
 DASHES = ("solid", "dash", "dot", "dashdot")
-MARKERS = ("circle", "diamond", "square", "x")
+MARKERS = ("circle", "diamond", "square", "x", "triangle-up", "cross", "star")
 SEQUENTIAL, DIVERGING = "Cividis", "PuOr"
 
 _AXIS = {

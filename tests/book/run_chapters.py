@@ -37,7 +37,7 @@ def main(chapters: list[Path]) -> int:
             shutil.copy(path, folder)
         command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=600", "--nbval-kernel-name=python3"]
         command += ["-p", "no:cacheprovider", "-q", "--dist=loadscope", f"--numprocesses={min(2, len(chapters))}"]
-        env = clean_env.environment(JUPYTER_PATH=str(temporary / "jupyter"))
+        env = clean_env.environment(JUPYTER_PATH=str(temporary / "jupyter"), OMP_NUM_THREADS="1")
         return subprocess.run([*command, str(folder)], cwd=folder, env=env).returncode
 
 
