@@ -93,13 +93,11 @@ def load(path: Path) -> Record:
 
 
 def write(content: dict[str, Any]) -> Path:
-    """Seal a record and write it in one piece; a record of the same run that is already there stays as it is."""
-    sealed = content | {"digest": digest(content)}
+    """Seal a record and write it in one piece."""
     path = folder() / str(content["recipe"]) / file_name(content)
-    if not path.exists():
-        text = json.dumps(sealed, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        replace_file(path, text.encode())
-        path.chmod(0o644)
+    text = json.dumps(content | {"digest": digest(content)}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    replace_file(path, text.encode())
+    path.chmod(0o644)
     return path
 
 

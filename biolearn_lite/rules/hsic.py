@@ -148,7 +148,7 @@ def bottleneck_signal(
     deviation, u = kernels.group_variance(z, groups, offset=offset)
     shared = _signal(kernels.strength(u, power=power), label_k, kernel, sigma, balance, estimator)
     gain = 2 * (1 - power) / deviation.shape[2] * shared / u**power
-    return (gain.unsqueeze(2) * deviation).reshape(z.shape)
+    return deviation.mul_(gain.unsqueeze(2)).view_as(z)
 
 
 def third_factor(K: Tensor, label_k: Tensor, *, sigma: float = 5.0, balance: float = 2.0) -> Tensor:
@@ -166,22 +166,22 @@ def _signal(s: Tensor, label_k: Tensor, kernel: str, sigma: float, balance: floa
     A pair adds A_ij ∂k(s_i, s_j), where A is how much more alike the labels are than the activities.
     """
     K = kernels.similarity(s, kernel=kernel, sigma=sigma)
-    A = _finite(_mismatch(K, label_k, balance, estimator)) / len(K) ** 2
+    A = _finite(_mismatch(K, label_k, balance, estimator))
+    scale = 2 / len(K) ** 2
     if kernel == "linear":
-        return 2 * A @ s
+        return scale * (A @ s)
     if kernel == "cosine":
         s, length = kernels.direction(s)
-        return 2 * (A @ s - (A * K).sum(1, keepdim=True) * s) / length
-    M, s = -A * K / sigma**2, s - s.mean(0)
-    return 2 * (
-        M.sum(1, keepdim=True) * s - M @ s
-    )  # Σ_ij M_ij (s_i - s_j)(t_i - t_j) = 2 Σ_i [(M1)_i s_i - (Ms)_i] t_i
+        return scale / length * (A @ s - (A * K).sum(1, keepdim=True) * s)
+    M, s = A.mul_(K), s - s.mean(0)
+    # Σ_ij M_ij (s_i - s_j)(t_i - t_j) = 2 Σ_i [(M1)_i s_i - (Ms)_i] t_i for symmetric M
+    return -scale / sigma**2 * (M.sum(1, keepdim=True) * s - M @ s)
 
 
 def _mismatch(K: Tensor, label_k: Tensor, balance: float, estimator: str) -> Tensor:
     """γL̊ - 2K̊ (Eq. 10): the centring is each estimate's own, one scalar for pHSIC and HKH for HSIC."""
     _check_pair(K, label_k)
-    A = kernels.centre(balance * label_k.to(K.dtype) - 2 * K)
+    A = kernels.centre(torch.sub(balance * label_k.to(K.dtype), K, alpha=2))
     if _known_estimator(estimator) == "hsic":
         A = A - A.mean(0) - A.mean(1, keepdim=True)
     return A

@@ -93,7 +93,7 @@ def grouped_activity(z: Tensor, groups: int, *, power: float = 0.5, offset: floa
 def group_variance(z: Tensor, groups: int, *, offset: float = 1.0) -> tuple[Tensor, Tensor]:
     """Deviation from the group's mean, (m, groups, n_g), and smoothed variance of the group, (m, groups).
 
-    z̃ = z - mean of the group, u = offset / n_g + mean of z̃² (no Bessel correction). Source: 001, Eq. 13.
+    z̃ = z - mean of the group, u = (‖z̃‖² + offset) / n_g (no Bessel correction). Source: 001, Eq. 13.
     """
     z = _points(z)
     if groups < 1 or z.shape[1] % groups:
@@ -102,7 +102,8 @@ def group_variance(z: Tensor, groups: int, *, offset: float = 1.0) -> tuple[Tens
         raise ValueError(f"offset={offset} must be a number of at least 0")
     grouped = z.reshape(len(z), groups, -1)
     deviation = grouped - grouped.mean(2, keepdim=True)
-    return deviation, deviation.square().mean(2) + offset / deviation.shape[2]
+    length = torch.linalg.vector_norm(deviation, dim=2)
+    return deviation, (length.square() + offset) / deviation.shape[2]
 
 
 def strength(u: Tensor, *, power: float) -> Tensor:

@@ -112,10 +112,11 @@ def dots(groups: Mapping[str, Mapping[str, Sequence[float]]], *, x_title: str, h
     return figure.update_layout(xaxis_title=x_title, height=height or 120 + 34 * len(rows) * len(groups))
 
 
-def table(rows: Sequence[Mapping[str, Any]], *, caption: str) -> Shown:
+def table(rows: Sequence[Mapping[str, Any]], *, caption: str, measured: bool = False) -> Shown:
     """Rows with the same keys as an accessible table; the first key's values head the rows.
 
-    Numbers are shown as they are given: round them first. Raises ValueError for no rows or differing keys.
+    Numbers are shown as they are given: round them first. `measured` ones differ a little from machine to machine, so
+    the text, which is compared when a chapter is tested, leaves them out. Raises ValueError for no rows or other keys.
     """
     if not rows or any(list(row) != list(rows[0]) for row in rows):
         raise ValueError(f"rows must be at least one, all with the same keys: {[list(row) for row in rows]}")

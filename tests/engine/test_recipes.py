@@ -320,6 +320,9 @@ def test_a_result_changed_or_typed_by_hand_is_not_shown(folder, tamper, message)
         shown = report(TOY, [run])
     assert shown.rows[0]["mean"] is None
     assert "not run yet" in repr(shown)
+    with pytest.warns(UserWarning, match=message):
+        engine.run(TOY, [run], scale="lite", progress=False)
+    assert report(TOY, [run]).rows[0]["mean"] == 91.0
 
 
 def test_reordering_keys_or_spaces_is_no_change(folder):
