@@ -71,6 +71,6 @@ def test_a_table_reads_by_ear_and_in_a_terminal() -> None:
 
 
 def test_a_table_of_measurements_keeps_them_out_of_the_compared_text():
-    bundle = figures.table([{"rule": "pHSIC", "accuracy": 96.1}], caption="Digits", measured=True)._repr_mimebundle_()
+    bundle = table([{"rule": "pHSIC", "accuracy": 96.1}], caption="Digits", measured=True)._repr_mimebundle_()
     assert "96.1" in bundle["text/html"]
     assert bundle["text/plain"] == "Digits"
