@@ -105,7 +105,7 @@ def _citation(text: str, address: str, _: str) -> str:
 
 
 def _readme(text: str, address: str, _: str) -> str:
-    link = colab(address, "")
+    link = colab(address, "").partition("/blob/")[0]  # the list of notebooks
     lines = [f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"] if link else []
     return _between(text, "<!-- address: begin -->", "<!-- address: end -->", [lines])
 

@@ -122,8 +122,8 @@ def table(rows: Sequence[Mapping[str, Any]], *, caption: str, measured: bool = F
         raise ValueError(f"rows must be at least one, all with the same keys: {[list(row) for row in rows]}")
     heads, cells = list(rows[0]), [[str(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (heads, *cells)]
-    return Shown(html_table(caption, heads, cells), "\n".join([caption, *lines]))
+    text = [] if measured else ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (heads, *cells)]
+    return Shown(html_table(caption, heads, cells), "\n".join([caption, *text]))
 
 
 def _transparent(colour: str) -> str:

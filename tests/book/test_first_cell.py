@@ -46,8 +46,9 @@ def test_with_a_wheel_it_installs_the_package_and_leaves_torch_alone(bare, wheel
 
 def test_the_wheel_carries_the_papers_tables_and_our_results(wheel):
     inside = {name.removeprefix("biolearn_lite/_data/") for name in zipfile.ZipFile(wheel).namelist()}
-    folders = [clean_env.ROOT / "data" / name for name in ("papers", "results")]
-    files = {path.relative_to(clean_env.ROOT / "data").as_posix() for folder in folders for path in folder.rglob("[!.]*.*")}
+    data = clean_env.ROOT / "data"
+    paths = [path for name in ("papers", "results") for path in (data / name).rglob("[!.]*.*")]
+    files = {path.relative_to(data).as_posix() for path in paths}
     assert files <= inside
 
 

@@ -116,7 +116,7 @@ def test_an_address_is_written_everywhere_and_can_be_taken_back(copy):
     assert config["repository"] == {"url": GITHUB, "path_to_book": "book", "branch": "main"}
     assert config["html"]["use_repository_button"]
     assert config["launch_buttons"]["colab_url"]
-    assert "colab.research.google.com/github/someone/" in text("README.md", copy)
+    assert "colab.research.google.com/github/someone/learning-without-backprop)" in text("README.md", copy)
     for path in (copy / "book" / "chapters").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         assert f"git+{GITHUB}" in next(cell.source for cell in cells if cell.cell_type == "code")

@@ -233,6 +233,12 @@ def test_float32_is_good_to_five_digits_though_all_similarities_are_near_one(pow
     assert K.mean() > 0.99
 
 
+def test_float32_signal_survives_a_large_common_activity():
+    z = 100 + normal(64, 20).float()
+    double = bottleneck_signal(z.double(), labels(64))
+    assert (bottleneck_signal(z, labels(64).float()) - double).norm() < 1e-5 * double.norm()
+
+
 def test_learning_by_the_update_alone_lowers_the_objective():
     x, W = normal(30, 6), normal(8, 6, seed=1) / 3
     before = bottleneck_objective(torch.tanh(x @ W.T), labels(30), sigma=1.0)

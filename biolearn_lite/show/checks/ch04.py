@@ -21,6 +21,15 @@ def _normal(*shape: int, generator: Generator) -> Tensor:
 # 04-1: pair_factor(distance, same_class, sigma, balance, mean_similarity) -> M of Eq. 12, two balanced classes
 
 
+@property_of("04-1", hint=1)
+def far_pairs_are_not_heard(pair_factor: Any, generator: Generator) -> None:
+    """A pair more than ten σ apart has M = 0 to ten digits, whatever its labels."""
+    sigma = _uniform(0.5, 2, generator)
+    for same_class in (True, False):
+        got = pair_factor(12 * sigma, same_class, sigma, 2.0, 0.4)
+        expect(got, 0.0, tolerance=1e-10, distance=12 * sigma, same_class=same_class, sigma=sigma)
+
+
 @property_of("04-1", hint=2)
 def is_the_third_factor(pair_factor: Any, generator: Generator) -> None:
     """It is M of Eq. 12, for either label and any σ, γ and mean similarity."""
@@ -32,15 +41,6 @@ def is_the_third_factor(pair_factor: Any, generator: Generator) -> None:
         given = {"distance": distance, "same_class": same_class, "sigma": sigma, "balance": balance}
         want = -(balance * label - 2 * (alike - mean_similarity)) * alike / sigma**2
         expect(got, want, mean_similarity=mean_similarity, **given)
-
-
-@property_of("04-1", hint=1)
-def far_pairs_are_not_heard(pair_factor: Any, generator: Generator) -> None:
-    """A pair more than ten σ apart has M = 0 to ten digits, whatever its labels."""
-    sigma = _uniform(0.5, 2, generator)
-    for same_class in (True, False):
-        got = pair_factor(12 * sigma, same_class, sigma, 2.0, 0.4)
-        expect(got, 0.0, tolerance=1e-10, distance=12 * sigma, same_class=same_class, sigma=sigma)
 
 
 # 04-2: all_pairs(M, z, x) -> mean of M_ij (z_i - z_j)(x_i - x_j)ᵀ, in little memory
