@@ -56,18 +56,11 @@ class Layer(nn.Module):
         return passed
 
     @torch.no_grad()
-    def learn(
-        self,
-        x: Tensor,
-        signal: Callable[[Tensor], Tensor],
-        *,
-        velocity: Tensor | None = None,
-        momentum: float = 0.0,
-    ) -> tuple[Tensor, Tensor]:
+    def learn(self, x: Tensor, signal: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Forward pass and plasticity at once, without autograd: (dW, what the layer passes on).
 
         Args:
-            x: presynaptic activity. velocity, momentum: as in `rules.plasticity.hebbian`.
+            x: presynaptic activity.
             signal: what a rule asks of the activity, z ↦ signal in z's shape, as `rules.hsic.bottleneck_signal`.
 
         Raises: TypeError, ValueError: an operation, activation or pooling that `rules.plasticity` does not know.
@@ -75,7 +68,7 @@ class Layer(nn.Module):
         weight = cast(Tensor, self.op.weight)
         op = self._operation(weight)
         z, slope = plasticity.respond(op, x, weight, plasticity.pointwise(self.activation))
-        dW = plasticity.hebbian(op, x, slope, signal(z), velocity=velocity, momentum=momentum)
+        dW = plasticity.hebbian(op, x, slope, signal(z))
         return dW, self.after(z)
 
     def _operation(self, weight: Tensor) -> plasticity.Operation:

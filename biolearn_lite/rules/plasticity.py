@@ -38,9 +38,6 @@ class Dense:
     def correlate(self, pre: Tensor, post: Tensor) -> Tensor:
         return post.T @ pre
 
-    def accumulate(self, velocity: Tensor, momentum: float, pre: Tensor, post: Tensor) -> Tensor:
-        return torch.addmm(velocity, post.T, pre, beta=momentum, out=velocity)
-
 
 @final
 @dataclass(frozen=True)
@@ -60,9 +57,6 @@ class Conv2d:
         shape = (post.shape[1], pre.shape[1], *self.kernel_size)
         dW: Tensor = conv2d_weight(pre, shape, post, stride=self.stride, padding=self.padding)
         return dW
-
-    def accumulate(self, velocity: Tensor, momentum: float, pre: Tensor, post: Tensor) -> Tensor:
-        return velocity.mul_(momentum).add_(self.correlate(pre, post))
 
 
 @final
@@ -93,21 +87,12 @@ def respond(op: Operation, pre: Tensor, weight: Tensor, activation: Activation) 
     return z, slope * won.view_as(a)
 
 
-def hebbian(
-    op: Operation,
-    pre: Tensor,
-    slope: Tensor,
-    signal: Tensor,
-    *,
-    velocity: Tensor | None = None,
-    momentum: float = 0.0,
-) -> Tensor:
+def hebbian(op: Operation, pre: Tensor, slope: Tensor, signal: Tensor) -> Tensor:
     """dW, what is added to the weights: pre × slope × signal, summed over patterns and positions.
 
     Args:
         op: how the presynaptic activity `pre` meets the weights.
         slope: as from `respond`. signal: the gain per unit of activity, in the shape of z.
-        velocity: if given, it is changed in place to momentum · velocity + dW and returned instead of dW.
 
     Raises: ValueError, if signal and slope do not belong to the same activity.
     """
@@ -115,8 +100,7 @@ def hebbian(
         signal = _spread(signal, slope, op.pool)
     if signal.shape != slope.shape:
         raise ValueError(f"signal {tuple(signal.shape)} does not fit slope {tuple(slope.shape)} with pool={op.pool}")
-    post = slope * signal
-    return op.correlate(pre, post) if velocity is None else op.accumulate(velocity, momentum, pre, post)
+    return op.correlate(pre, slope * signal)
 
 
 def _spread(signal: Tensor, slope: Tensor, pool: int) -> Tensor:

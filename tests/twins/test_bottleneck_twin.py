@@ -121,18 +121,6 @@ def test_layer_learns_through_convolution_and_pool():
     torch.testing.assert_close(passed, layer(x).detach())
 
 
-@pytest.mark.parametrize("operation", ["dense", "conv"])
-def test_velocity_is_momentum_times_velocity_plus_update(operation):
-    _, _, _, pre, weight = setting(operation)
-    op = plasticity.operation(operation, weight)
-    z, slope = plasticity.respond(op, pre, weight, plasticity.tanh)
-    velocity = before = normal(*weight.shape, seed=3)
-    velocity = before.clone()
-    after = plasticity.hebbian(op, pre, slope, torch.ones_like(z), velocity=velocity, momentum=0.9)
-    assert after is velocity
-    torch.testing.assert_close(after, 0.9 * before + plasticity.hebbian(op, pre, slope, torch.ones_like(z)))
-
-
 def pairs(m):
     return itertools.product(range(m), repeat=2)
 
