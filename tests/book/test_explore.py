@@ -51,7 +51,7 @@ def example_html() -> str:
 def page(browser: Browser) -> Iterator[Page]:
     """An empty page whose only way out is the one file of plotly, answered from the installed wheel."""
     page = browser.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     page.requests, page.errors = [], []  # type: ignore[attr-defined]
 
     def answer(route: Route) -> None:
