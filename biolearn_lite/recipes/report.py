@@ -6,6 +6,7 @@ dicts for a chapter to plot; printed, a report is a table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import fmean, stdev
 from typing import Any
 
@@ -30,10 +31,15 @@ class Report:
     rows: list[dict[str, Any]]
 
     def __repr__(self) -> str:
-        header = ["data", "row", "paper", "ours", *self._others(), "seeds", "epochs", "difference", "made"]
-        table = _aligned([header, *map(self._cells, self.rows)])
+        rows = self.table()
         earlier = any(row["seeds"] and not row["current"] for row in self.rows)
-        return table + ("\n* made by an earlier version of the code" if earlier else "")
+        lines = [list(rows[0]), *(list(row.values()) for row in rows)] if rows else []
+        return _aligned(lines) + ("\n* made by an earlier version of the code" if earlier else "")
+
+    def table(self) -> list[dict[str, str]]:
+        """The rows as text, ready for `show.figures.table`; what no run has filled is empty."""
+        header = ["data", "row", "paper", "ours", *self._others(), "seeds", "epochs", "difference", "made"]
+        return [dict(zip_longest(header, self._cells(row), fillvalue="")) for row in self.rows]
 
     def _others(self) -> list[str]:
         return list(self.rows[0]["measures"])[1:] if self.rows else []
@@ -104,6 +110,6 @@ def _spread(summary: dict[str, Any]) -> str:
 
 
 def _aligned(lines: list[list[str]]) -> str:
-    """Columns padded to equal width; a short line simply ends."""
-    widths = [max((len(line[i]) for line in lines if i < len(line)), default=0) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=False)).rstrip() for line in lines)
+    """Columns padded to equal width."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -155,7 +155,7 @@ def third_factor(K: Tensor, label_k: Tensor, *, sigma: float = 5.0, balance: flo
     """M, one number per pair, (m, m), for the Gaussian kernel: the pair's update is M_ij (z_i - z_j)(x_i - x_j)ᵀ.
 
     Negative: pull the two activities together (same class, yet apart). Positive: push them apart.
-    Source: 001, Eq. 12 (with its minus sign, lost in print).
+    Source: 001, Eq. 12.
     """
     return -_mismatch(K, label_k, balance, "phsic") * K / sigma**2
 
