@@ -49,5 +49,7 @@ if __name__ == "__main__":
             "backprop": steps([cross_entropy]),
         }
     )
-    timing.table("eight layer-wise steps (goals: 0.8 × the objective, 0.7 × backprop)", seconds, floor="objective, autograd")
+    timing.table(
+        "eight layer-wise steps (goals: 0.8 × the objective, 0.7 × backprop)", seconds, floor="objective, autograd"
+    )
     timing.table("the same", seconds, floor="backprop")

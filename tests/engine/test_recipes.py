@@ -18,7 +18,7 @@ from torch import nn
 
 from biolearn_lite.__main__ import main
 from biolearn_lite.data import sets
-from biolearn_lite.recipes import bottleneck, dense, engine, results
+from biolearn_lite.recipes import bottleneck, dense, engine, papers, results
 from biolearn_lite.recipes.report import report
 from biolearn_lite.rules.hsic import bottleneck_objective
 from biolearn_lite.rules.kernels import label_kernel
@@ -535,6 +535,18 @@ def test_what_a_hidden_layer_minimizes(row, options):
         *[(settings.rate, 1e-7, 0.95)] * 3,
         (settings.readout_rate, 1e-6, 0.95),
     ]
+
+
+def test_the_leaky_relu_leaks_one_hundredth():
+    network = dense.build(MLP.settings("pHSIC gaussian", "mnist"), 0)
+    assert [layer.activation(torch.tensor(-1.0)).item() for layer in network.layers[:-1]] == pytest.approx([-0.01] * 3)
+
+
+def test_where_the_paper_has_a_number():
+    printed = {(row, column) for recipe, row, column in CELLS if recipe is MLP and MLP.paper(row, column)}
+    assert printed == {(r, c) for r in MLP.rows if r != "HSIC gaussian" for c in bottleneck.PAPER_SETS}
+    assert papers.number(*MLP.paper("pHSIC gaussian grp+div", "kmnist")) == 91.1
+    assert papers.number(*MLP.paper("last layer+div", "fashion")) == 85.7
 
 
 def test_the_objective_does_not_see_normalization_and_dropout():
