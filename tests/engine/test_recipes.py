@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.svm import SVC
 from torch import nn
 
 from biolearn_lite.__main__ import main
@@ -658,3 +659,31 @@ def test_command_line_errors_name_the_cure(arguments, message, folder, capsys):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert files(folder) == {}
+
+
+# What is committed
+
+
+def test_the_lite_table_counts(monkeypatch):
+    """Backprop is as good as a support vector machine on the same split; readouts of untrained layers fall behind."""
+    monkeypatch.undo()
+    rows = {row["row"]: row for row in report(MLP, engine.plan(MLP, "lite")).rows}
+    assert all(row["seeds"] == [0, 1, 2, 3, 4] for row in rows.values())
+    (x, y), (x_test, y_test) = sets.load("digits").train(), sets.load("digits").test()
+    machine = SVC(C=10).fit(x.flatten(1), y).score(x_test.flatten(1), y_test)
+    assert rows["backprop"]["mean"] > 100 * machine - 1.5
+    assert rows["last layer"]["mean"] < rows["backprop"]["mean"] - 5
+    for i in (2, 3):
+        untrained = rows["last layer"]["measures"][f"probe_{i}"]["mean"]
+        assert rows["pHSIC gaussian grp+div"]["measures"][f"probe_{i}"]["mean"] > untrained + 5
+
+
+def test_every_committed_result_is_whole_and_belongs_to_a_recipe(monkeypatch):
+    monkeypatch.undo()
+    paths = sorted(results.committed("results").rglob("*.json"))
+    assert paths
+    for path in paths:
+        record = results.load(path)
+        recipe = engine.find(record["recipe"])
+        run = engine.Run(record["row"], record["column"], record["seed"])
+        assert record["digest"] in [found["digest"] for found in engine.records(recipe, [run])], path.name
