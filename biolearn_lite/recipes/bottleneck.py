@@ -67,7 +67,7 @@ DIGITS_RATES = {
     "backprop+div": (0.0, 0.1),
     "last layer": (0.0, 10.0),
     "last layer+div": (0.0, 10.0),
-    "pHSIC cosine": (0.3, 0.1),  # 1.0 does better on most splits, and on some not at all
+    "pHSIC cosine": (0.03, 0.1),  # faster is better on most seeds, and on some the training accuracy collapses
     "pHSIC cosine grp": (3.0, 0.1),
     "pHSIC cosine grp+div": (1.0, 0.1),
     "pHSIC gaussian": (1.0, 0.005),

@@ -531,6 +531,11 @@ def test_what_a_hidden_layer_minimizes(row, options):
     z, y = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
     expected = bottleneck_objective(z, label_kernel(y, 10), sigma=5.0, balance=2.0, **options)
     torch.testing.assert_close(objectives[0](z, Batch(z, y)), expected)
+    normalized_only, _ = dense.learning(replace(settings, groups=16, grouped_objective=False))
+    plain = bottleneck_objective(
+        z, label_kernel(y, 10), **{k: options[k] for k in options if k not in ("groups", "power")}
+    )
+    torch.testing.assert_close(normalized_only[0](z, Batch(z, y)), plain)
     groups = [make([nn.Parameter(torch.zeros(1))]).param_groups[0] for make in makers]
     assert [(g["lr"], g["weight_decay"], g["momentum"]) for g in groups] == [
         *[(settings.rate, 1e-7, 0.95)] * 3,
