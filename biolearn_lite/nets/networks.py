@@ -5,13 +5,15 @@ A block is a piece of network with its own scalar; no gradient crosses its edge.
 `(3, 1)` hold the same weights and compute the same function. Only what a weight hears about differs.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from biolearn_lite.nets.layers import Layer, Linear
+from biolearn_lite.nets.layers import Feedback, Layer, Linear
+from biolearn_lite.rules.feedback import alignment_angle
 
 
 class Block(nn.Module):
@@ -65,10 +67,52 @@ class Network(nn.Module):
             x = layer.after(seen[-1])
         return seen
 
+    @contextmanager
+    def exact_feedback(self) -> Iterator[None]:
+        """While it lasts, every layer sends its error down through its forward weights, as backprop does."""
+        wires = [module for module in self.modules() if isinstance(module, Feedback)]
+        for wire in wires:
+            wire.exact = True
+        try:
+            yield
+        finally:
+            for wire in wires:
+                wire.exact = False
+
     @property
     def layers(self) -> list[Layer]:
         """All layers, bottom first."""
         return [cast(Layer, layer) for block in self.blocks for layer in cast(Block, block).layers]
+
+
+Objective = Callable[[Tensor, Any], Tensor]
+
+
+def layer_gradients(network: Network, objectives: Sequence[Objective], batch: Any) -> list[Tensor]:
+    """Gradient of every layer's weight, bottom first, from the objective of its block and with the feedback it has.
+
+    Args:
+        objectives: one per block, `objective(seen, batch)`. batch: has `inputs`.
+
+    Nothing is changed: the network is in evaluation mode meanwhile, and no `grad` is touched.
+    """
+    training, x = network.training, batch.inputs
+    gradients: list[Tensor] = []
+    network.eval()
+    for block, objective in zip(network.blocks, objectives, strict=True):
+        seen, x = block(x)
+        weights = [cast(Any, layer).op.weight for layer in cast(Block, block).layers]
+        gradients += torch.autograd.grad(objective(seen, batch), weights)
+    network.train(training)
+    return gradients
+
+
+def alignment(network: Network, objectives: Sequence[Objective], batch: Any) -> list[float]:
+    """Angle of every layer's gradient to backprop's at the same weights, bottom first, in degrees."""
+    with network.exact_feedback():
+        exact = layer_gradients(network, objectives, batch)
+    sent = layer_gradients(network, objectives, batch)
+    return [alignment_angle(u, v) for u, v in zip(sent, exact, strict=True)]
 
 
 def mlp(
@@ -78,6 +122,7 @@ def mlp(
     after: Callable[[], nn.Module] = nn.Identity,
     partition: Sequence[int] | None = None,
     seed: int = 0,
+    feedback: str = "backprop",
 ) -> Network:
     """Dense layers without bias under a linear readout with bias, as in 001, section 5.1.
 
@@ -87,13 +132,14 @@ def mlp(
         after: makes what stands between a hidden layer's objective and the next layer (normalization, dropout).
         partition: see `Network`; the readout counts as a layer.
         seed: of the initial weights, PyTorch's default U(±1/√fan_in).
+        feedback: of every layer, one of `nets.layers.FEEDBACK`.
     """
     *hidden, top, out = sizes
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [
-            Layer(Linear(below, here, bias=False), activation=activation, after=after())
+            Layer(Linear(below, here, bias=False, feedback=feedback), activation=activation, after=after())
             for below, here in zip(hidden, [*hidden[1:], top], strict=True)
         ]
-        readout = Layer(Linear(top, out))
+        readout = Layer(Linear(top, out, feedback=feedback))
     return Network([*layers, readout], partition)

@@ -3,5 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["circuits", "hsic", "kernels", "online", "plasticity"]
+    __name__, submodules=["circuits", "feedback", "hsic", "kernels", "online", "plasticity"]
 )

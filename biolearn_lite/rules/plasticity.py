@@ -16,13 +16,13 @@ Nothing is differentiated and no graph is kept: it is a forward pass and a corre
 
 import functools
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 
 @final
@@ -36,7 +36,10 @@ class Dense:
         return F.linear(pre, weight)
 
     def correlate(self, pre: Tensor, post: Tensor) -> Tensor:
-        return post.T @ pre
+        return post.flatten(0, -2).T @ pre.flatten(0, -2)
+
+    def project(self, post: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        return post @ weight
 
 
 @final
@@ -47,16 +50,46 @@ class Conv2d:
     kernel_size: tuple[int, int]
     stride: int | tuple[int, int] = 1
     padding: int | tuple[int, int] = 0
+    groups: int = 1
     pool: int = 1
 
     def __call__(self, pre: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(pre, weight, stride=self.stride, padding=self.padding)
+        return F.conv2d(pre, weight, stride=self.stride, padding=self.padding, groups=self.groups)
 
     def correlate(self, pre: Tensor, post: Tensor) -> Tensor:
         """Each position's post times the patch it saw, summed over positions."""
-        shape = (post.shape[1], pre.shape[1], *self.kernel_size)
-        dW: Tensor = conv2d_weight(pre, shape, post, stride=self.stride, padding=self.padding)
+        shape = (post.shape[1], pre.shape[1] // self.groups, *self.kernel_size)
+        dW: Tensor = conv2d_weight(pre, shape, post, self.stride, self.padding, groups=self.groups)
         return dW
+
+    def project(self, post: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        down: Tensor = conv2d_input(shape, weight, post, self.stride, self.padding, groups=self.groups)
+        return down
+
+
+@final
+@dataclass(frozen=True)
+class ConvTranspose2d:
+    """A convolution run backwards: weight (in, out, *kernel_size), each input paints its kernel into the output."""
+
+    kernel_size: tuple[int, int]
+    stride: int | tuple[int, int] = 1
+    padding: int | tuple[int, int] = 0
+    output_padding: int | tuple[int, int] = 0
+
+    pool = 1
+
+    def __call__(self, pre: Tensor, weight: Tensor) -> Tensor:
+        return F.conv_transpose2d(pre, weight, None, self.stride, self.padding, self.output_padding)
+
+    def correlate(self, pre: Tensor, post: Tensor) -> Tensor:
+        """Each input times what stands where it painted, summed over positions."""
+        shape = (pre.shape[1], post.shape[1], *self.kernel_size)
+        dW: Tensor = conv2d_weight(post, shape, pre, self.stride, self.padding)
+        return dW
+
+    def project(self, post: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        return F.conv2d(post, weight, stride=self.stride, padding=self.padding)
 
 
 @final
@@ -68,7 +101,19 @@ class Activation:
     slope: Callable[[Tensor, Tensor], Tensor]
 
 
-Operation = Dense | Conv2d
+@runtime_checkable
+class Operation(Protocol):
+    """A bilinear map of presynaptic activity and weights, by its three products: all that a rule asks of it.
+
+    `op(pre, weight)` is the pre-activation; `op.correlate(pre, post)` has the weight's shape and holds pre × post at
+    every synapse; `op.project(post, weight, shape)` sends post back down through a weight, to a pre of that shape.
+    """
+
+    @property
+    def pool(self) -> int: ...
+    def __call__(self, pre: Tensor, weight: Tensor) -> Tensor: ...
+    def correlate(self, pre: Tensor, post: Tensor) -> Tensor: ...
+    def project(self, post: Tensor, weight: Tensor, shape: torch.Size) -> Tensor: ...
 
 
 def respond(op: Operation, pre: Tensor, weight: Tensor, activation: Activation) -> tuple[Tensor, Tensor]:
@@ -133,9 +178,10 @@ relu = leaky_relu(0.0)
 tanh = Activation(torch.tanh, lambda a, z: 1 - z.square())
 selu = Activation(F.selu, _selu_slope)
 
-_OPERATIONS: dict[Any, type[Operation]] = {
+_OPERATIONS: dict[Any, Any] = {
     **dict.fromkeys(("dense", "linear", F.linear), Dense),
     **dict.fromkeys(("conv", "conv2d", F.conv2d), Conv2d),
+    **dict.fromkeys(("conv_transpose2d", F.conv_transpose2d), ConvTranspose2d),
 }
 _ACTIVATIONS: dict[Any, Activation] = {
     **dict.fromkeys((None, "identity", "linear", nn.Identity), identity),
@@ -151,15 +197,16 @@ def operation(op: object, weight: Tensor) -> Operation:
 
     Raises: TypeError for any other; ValueError for one with a bias, or a weight that does not fit.
     """
-    if isinstance(op, Dense | Conv2d):
-        return op
     function, options = _function(op)
+    if isinstance(function, Operation):
+        return function
     kind = _OPERATIONS.get(function) if isinstance(function, Hashable) else None
-    if kind is None:
+    if kind is None or not options.keys() <= {field.name for field in fields(kind)}:
         raise TypeError(f"op={op!r} is not known: pass 'dense', 'conv', F.linear, F.conv2d, or plasticity.Conv2d(...)")
     if weight.dim() != (2 if kind is Dense else 4):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit {kind.__name__}")
-    return Dense() if kind is Dense else Conv2d((weight.shape[2], weight.shape[3]), **options)
+    made: Operation = Dense() if kind is Dense else kind((weight.shape[2], weight.shape[3]), **options)
+    return made
 
 
 def pointwise(activation: object) -> Activation:
@@ -184,10 +231,10 @@ def _function(op: object) -> tuple[object, dict[str, Any]]:
     """The torch function behind a partial or a module, with its options."""
     if isinstance(op, functools.partial):
         return op.func, dict(op.keywords)
-    if isinstance(op, nn.Linear | nn.Conv2d) and op.bias is not None:
+    if isinstance(op, nn.Module) and getattr(op, "bias", None) is not None:
         raise ValueError(f"op={op} has a bias, and hidden layers here have none: build it with bias=False")
     if isinstance(op, nn.Linear):
         return F.linear, {}
-    if isinstance(op, nn.Conv2d) and op.groups == 1 and op.dilation == (1, 1) and op.padding_mode == "zeros":
-        return F.conv2d, {"stride": op.stride, "padding": op.padding}
-    return op, {}
+    if isinstance(op, nn.Conv2d) and op.dilation == (1, 1) and op.padding_mode == "zeros":
+        return F.conv2d, {"stride": op.stride, "padding": op.padding, "groups": op.groups}
+    return getattr(op, "operation", op), {}
