@@ -216,6 +216,6 @@ def _known_estimator(estimator: str) -> str:
 
 def _finite(values: Tensor) -> Tensor:
     """One check of one number: any NaN or infinity in the data reaches the sum."""
-    if not torch.isfinite(values.detach().sum()):
+    if kernels.fails(torch.isfinite(values.detach().sum())):
         raise ValueError("the activity, the labels' similarity or a kernel matrix holds NaN or infinity")
     return values

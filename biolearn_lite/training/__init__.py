@@ -3,5 +3,6 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["checkpoint", "fit", "probes", "schedules", "stream"]
+    __name__,
+    submodules=["checkpoint", "distributed", "fit", "metrics", "probes", "schedules", "seeds", "step", "stream"],
 )

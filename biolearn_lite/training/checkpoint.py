@@ -3,6 +3,7 @@
 Two files take turns. A new state is written beside them under another name, flushed to the disk, and only then renamed
 over the older of the two: a rename either happens or does not. Each file carries a checksum of its own content, so a
 torn one is noticed, and the one before it is used. A disk that fills up costs the newest state, never an older one.
+However slow the disk, saving takes a small share of the run's time: a save that took long is followed by a long pause.
 """
 
 import hashlib
@@ -19,6 +20,9 @@ import torch
 
 State = dict[str, Any]
 
+SHARE = 0.02
+"""Of a run's time, at most, for saving."""
+
 _NAMES = ("even.checkpoint", "odd.checkpoint")
 
 
@@ -27,21 +31,23 @@ class Checkpoints:
 
     Args:
         folder: made if absent; one run per folder.
-        every: seconds between two saves, at the least; 0 saves whenever the trainer offers a state.
+        every: seconds between two saves, at the least; 0 saves whenever the trainer offers a state, at any cost.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, every: float = 60.0) -> None:
         if every < 0:
             raise ValueError(f"every={every}: give the seconds between two saves, 0 or more")
         self.folder, self.every = Path(folder), every
-        self._last = time.monotonic()
+        self._last, self._pause = time.monotonic(), every
         self._turn: int | None = None
 
     def offer(self, state: State, *, final: bool = False) -> None:
         """Save the state (it needs a "step") if the last save is long enough ago, or if it is the final one."""
-        if final or time.monotonic() - self._last >= self.every:
+        start = time.monotonic()
+        if final or start - self._last >= self._pause:
             self.save(state)
             self._last = time.monotonic()
+            self._pause = max(self.every, (self._last - start) / SHARE) if self.every else 0.0
 
     def save(self, state: State) -> None:
         """Write the state over the older of the two files. If the disk is full: a warning, and nothing is lost."""
@@ -96,5 +102,5 @@ def _read(path: Path) -> State | None:
     digest, payload = content[:32], content[32:]
     if not payload or hashlib.sha256(payload).digest() != digest:
         return None
-    state: State = torch.load(io.BytesIO(payload), weights_only=True)
+    state: State = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     return state

@@ -2,19 +2,15 @@
 
 A rule is one scalar per block, and the gradient never crosses a block's edge. That is all the trainer knows: it asks
 the schedule which blocks learn now, runs the blocks in order, and lets each one climb down its own scalar. Backprop is
-the case of one block; a layer-wise rule is the case of many.
+the case of one block; a layer-wise rule is the case of many. What happens within a step is on the page `training.step`.
 
-Two orders of execution give the same numbers (a test holds them equal):
-
-- *streamed*: each block's backward pass comes right after its own forward pass, and its graph is gone before the next
-  block runs. Memory does not grow with depth; nothing waits. The optimizers step together at the end.
-- *summed*: all blocks run, the scalars are added, one backward pass follows. Memory grows with depth.
+A run can be killed at any moment and goes on as if nothing had happened (`training.checkpoint`), and several processes
+can share it (`training.distributed`).
 """
 
-import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,40 +19,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from biolearn_lite.training.checkpoint import Checkpoints, random_state, restore_random_state
+from biolearn_lite.training.distributed import from_first, is_first, joined
+from biolearn_lite.training.metrics import Losses, Metrics, write_log
 from biolearn_lite.training.schedules import Schedule, Simultaneous
+from biolearn_lite.training.step import Batch, Explicit, Objective, Order, Precision, Step
 
+__all__ = ["Batch", "Explicit", "Maker", "Metrics", "Objective", "batches", "fit"]
 
-@dataclass(frozen=True)
-class Batch:
-    """What an objective may look at beside its block's activity."""
-
-    inputs: Tensor
-    labels: Tensor
-
-
-Objective = Callable[[Tensor, Batch], Tensor]
-"""`objective(seen, batch) -> scalar`. One that owns weights (a local readout) is an `nn.Module`."""
-
-
-@dataclass(frozen=True)
-class Explicit:
-    """A rule as what its neurons are told, in place of an objective: no scalar, no autograd, nothing kept of others.
-
-    `signal(z, batch)` has the shape of the activity z: the gain per unit of each neuron's rate, which is the negative
-    gradient of the objective it stands for. The layer's synapses do the rest (`Layer.learn`). One layer per block.
-    """
-
-    signal: Callable[[Tensor, Batch], Tensor]
-
-    def learn(self, block: nn.Module, x: Tensor, batch: Batch) -> Tensor:
-        """Leave −ΔW where the optimizer looks for a gradient; return what the layer passes on."""
-        (layer,) = cast(Sequence[Any], block.layers)
-        dW, passed = layer.learn(x, lambda z: self.signal(z, batch))
-        layer.op.weight.grad = dW.neg_()
-        return cast(Tensor, passed)
-
-
-Metrics = dict[str, Any]
+Maker = Callable[[list[nn.Parameter]], Optimizer]
 
 
 def fit(
@@ -65,15 +35,20 @@ def fit(
     inputs: Tensor,
     labels: Tensor,
     *,
-    optimizers: Callable[[list[nn.Parameter]], Optimizer] | Sequence[Callable[[list[nn.Parameter]], Optimizer]],
+    optimizers: Maker | Sequence[Maker],
     epochs: int,
     batch_size: int,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     schedule: Schedule | None = None,
-    order: Literal["streamed", "summed"] = "streamed",
+    order: Order = "streamed",
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    clip_norm: float | None = None,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
     after_epoch: Callable[[int], Metrics] | None = None,
     checkpoints: Checkpoints | None = None,
+    log: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> list[Metrics]:
     """Train every block of a network on its own objective.
@@ -82,149 +57,139 @@ def fit(
         network: has `blocks`, each returning `(seen, passed)`.
         objectives: one per block, a scalar to descend or an `Explicit` update; None for a block that never learns.
         inputs, labels: the training set, (n, ...) and (n,), on the network's device.
-        optimizers: makes an optimizer from a list of parameters; one for all blocks or one per block.
-        seed: of the order of examples and of dropout. The global random state is left as it was.
-        scheduler: makes a learning-rate scheduler from an optimizer, stepped once per epoch.
+        optimizers: makes an optimizer, of any groups, from a list of parameters; one for all blocks or one per block.
+        seed: of the order of examples and of dropout; several, for networks that were stacked (`training.seeds`). The
+            global random state is left as it was.
+        schedule: which blocks learn when; by default all at every step. order: see `training.step`.
+        scheduler: makes a learning-rate scheduler from an optimizer; it counts the epochs in which the block learned.
+        clip_norm: the greatest norm of the gradients of all blocks that learn in a step, taken together.
+        autocast: torch.bfloat16 or torch.float16, the precision in which blocks run; objectives see float32.
+        channels_last: lay out images and kernels so. compile: run the blocks through `torch.compile`.
         after_epoch: its result is merged into the epoch's metrics.
         checkpoints: where to keep the run; a call with the same arguments goes on from the newest one.
+        log: a file that holds what is returned, one line of JSON per epoch.
 
     Returns:
         One dict per epoch: `epoch` (from 1), `losses` (mean per block, None where there is none), and the rest.
 
     Raises:
-        ValueError: lists of the wrong length, an unknown order. FloatingPointError: a loss that is not finite.
+        ValueError: lists of the wrong length, options that do not exist or that a module refuses (`check_training`).
+        FloatingPointError: a loss that is not finite, with its block and step (counted from 0).
     """
     blocks = list(cast(Sequence[nn.Module], network.blocks))
-    _check(blocks, objectives, inputs, labels, order)
+    precision = Precision(autocast, inputs.device)
+    _check(blocks, objectives, inputs, labels, batch_size, order, clip_norm, autocast)
     makers = list(optimizers) if isinstance(optimizers, Sequence) else [optimizers] * len(blocks)
     _same_length("optimizers", makers, blocks)
-    learners = [_learner(*parts) for parts in zip(blocks, objectives, makers, strict=True)]
-    rates = [scheduler(optimizer) for optimizer in learners if scheduler and optimizer]
+    learners = [_learner(*parts, clip_norm) for parts in zip(blocks, objectives, makers, strict=True)]
+    rates = {b: scheduler(learner) for b, learner in enumerate(learners) if scheduler and learner}
     schedule = schedule or Simultaneous()
-    generator = torch.Generator().manual_seed(seed)
+    seeds = [seed] if isinstance(seed, int) else seed
+    generators = [torch.Generator().manual_seed(one) for one in seeds]
     owners = [objective for objective in objectives if isinstance(objective, nn.Module)]
-    parts = [network, *owners, *filter(None, learners), *rates, schedule]
+    parts = [network, *owners, *filter(None, learners), *rates.values(), schedule, precision.scaler]
+    losses = Losses(["update's norm" if isinstance(objective, Explicit) else "loss" for objective in objectives])
     history: list[Metrics] = []
-    step = 0
+    step, layout = 0, _lay_out(network, inputs) if channels_last else torch.preserve_format
+    run = [cast(nn.Module, torch.compile(block)) if compile else block for block in blocks]
+    steps = epochs * -(-len(labels) // batch_size)
+    bar = tqdm(total=steps, disable=not (progress and is_first()), leave=False)
     network.train()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if checkpoints and (saved := checkpoints.load()):
-            history, step = _restore(saved, parts, generator, checkpoints), saved["step"]
-        for epoch in tqdm(range(len(history) + 1, epochs + 1), disable=not progress, desc="epochs", leave=False):
-            totals = _Totals(len(blocks))
-            for batch in batches(inputs, labels, batch_size=batch_size, generator=generator):
+    with torch.random.fork_rng(), joined(run, objectives) as shared, bar:
+        torch.manual_seed(seeds[0])
+        if checkpoints and (saved := from_first(checkpoints.load())):
+            history, step = _restore(saved, parts, generators, checkpoints), saved["step"]
+        if log and is_first():
+            write_log(log, history)
+        learn = Step(shared, objectives, learners, precision, order=order, clip_norm=clip_norm)
+        bar.initial = bar.n = step
+        for epoch in range(len(history) + 1, epochs + 1):
+            bar.set_description(f"epoch {epoch} of {epochs}")
+            learned: set[int] = set()
+            for batch in batches(inputs, labels, batch_size=batch_size, generators=generators, layout=layout):
                 active = [b for b in schedule.active(step, len(blocks)) if learners[b]]
-                totals.add(_gradients(blocks, objectives, batch, active, order), len(batch.labels))
-                for b in active:
-                    optimizer = cast(Optimizer, learners[b])
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                losses.add(step, learn(batch, active), len(batch.labels))
                 schedule.after_step(step, network)
+                learned.update(active)
                 step += 1
-            for rate in rates:
-                rate.step()
-            extra = after_epoch(epoch) if after_epoch else {}
-            history.append({"epoch": epoch, "losses": totals.means(epoch)} | extra)
+                bar.update()
+            for b in learned & rates.keys():
+                rates[b].step()
+            metrics: Metrics = {"epoch": epoch, "losses": losses.means()}
+            history.append(metrics | (after_epoch(epoch) if after_epoch else {}))
             network.train()
-            if checkpoints:
-                checkpoints.offer(_state(step, history, parts, generator), final=epoch == epochs)
+            if checkpoints and is_first():
+                checkpoints.offer(_state(step, history, parts, generators), final=epoch == epochs)
+            if log and is_first():
+                write_log(log, history)
     network.eval()
     return history
 
 
-def _state(step: int, history: list[Metrics], parts: Sequence[Any], generator: torch.Generator) -> dict[str, Any]:
+def _state(
+    step: int, history: list[Metrics], parts: Sequence[Any], generators: Sequence[torch.Generator]
+) -> dict[str, Any]:
     """Everything that the rest of a run depends on."""
-    states = [part.state_dict() for part in parts]
     return {
         "step": step,
         "history": history,
-        "parts": states,
-        "generator": generator.get_state(),
+        "parts": [part.state_dict() for part in parts],
+        "generators": [generator.get_state() for generator in generators],
         "random": random_state(),
     }
 
 
 def _restore(
-    saved: dict[str, Any], parts: Sequence[Any], generator: torch.Generator, source: Checkpoints
+    saved: dict[str, Any], parts: Sequence[Any], generators: Sequence[torch.Generator], source: Checkpoints
 ) -> list[Metrics]:
     """Put every part back where it was; return the history."""
     try:
         for part, state in zip(parts, saved["parts"], strict=True):
             part.load_state_dict(state)
+        for generator, state in zip(generators, saved["generators"], strict=True):
+            generator.set_state(state)
     except (ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"checkpoints: {source.folder} holds another run; give each run its own folder") from error
-    generator.set_state(saved["generator"])
     restore_random_state(saved["random"])
     return list(saved["history"])
 
 
-def batches(inputs: Tensor, labels: Tensor, *, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """All examples once, in a random order, the last batch perhaps short."""
-    order = torch.randperm(len(labels), generator=generator).to(labels.device)
-    for index in order.split(batch_size):
-        yield Batch(inputs[index], labels[index])
+def batches(
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int,
+    generators: Sequence[torch.Generator],
+    layout: torch.memory_format = torch.preserve_format,
+) -> Iterator[Batch]:
+    """All examples once, in a random order, the last batch perhaps short. Several generators: (generators, m, ...)."""
+    orders = torch.stack([torch.randperm(len(labels), generator=generator) for generator in generators]).squeeze(0)
+    for index in orders.to(labels.device).split(batch_size, dim=-1):
+        yield Batch(inputs[index].to(memory_format=layout), labels[index])
 
 
-def _gradients(
-    blocks: list[nn.Module],
-    objectives: Sequence[Objective | Explicit | None],
-    batch: Batch,
-    active: Collection[int],
-    order: str,
-) -> dict[int, Tensor]:
-    """Fill the gradients of the active blocks; return their scalars."""
-    losses: dict[int, Tensor] = {}
-    x = batch.inputs
-    for b, (block, objective) in enumerate(zip(blocks, objectives, strict=True)):
-        if b in active and isinstance(objective, Explicit):
-            x = objective.learn(block, x, batch)
-            continue
-        with torch.set_grad_enabled(b in active):
-            seen, x = block(x)
-            if b in active:
-                losses[b] = cast(Objective, objective)(seen, batch)
-                if order == "streamed":
-                    losses[b].backward()
-                    losses[b] = losses[b].detach()
-        del seen
-    if order == "summed" and losses:
-        torch.stack(list(losses.values())).sum().backward()
-    return {b: loss.detach() for b, loss in losses.items()}
-
-
-class _Totals:
-    """Mean loss of each block over an epoch, kept on the device until the epoch ends."""
-
-    def __init__(self, num_blocks: int) -> None:
-        self.sums: list[Tensor | None] = [None] * num_blocks
-        self.counts = [0] * num_blocks
-
-    def add(self, losses: dict[int, Tensor], examples: int) -> None:
-        for b, loss in losses.items():
-            total = self.sums[b]
-            self.sums[b] = loss * examples if total is None else total + loss * examples
-            self.counts[b] += examples
-
-    def means(self, epoch: int) -> list[float | None]:
-        means = [None if s is None else s.item() / n for s, n in zip(self.sums, self.counts, strict=True)]
-        for b, mean in enumerate(means):
-            if mean is not None and not math.isfinite(mean):
-                raise FloatingPointError(
-                    f"block {b} diverged in epoch {epoch}, mean loss {mean}: lower its learning rate"
-                )
-        return means
+def _lay_out(network: nn.Module, inputs: Tensor) -> torch.memory_format:
+    """Put kernels, and the feedback beside them, into the layout for images; return the layout of a batch."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if inputs.dim() == 4 else torch.preserve_format
 
 
 def _learner(
-    block: nn.Module, objective: Objective | Explicit | None, make: Callable[[list[nn.Parameter]], Optimizer]
+    block: nn.Module, objective: Objective | Explicit | None, make: Maker, clip_norm: float | None
 ) -> Optimizer | None:
     """The optimizer of a block and of the weights its objective owns; None where nothing learns."""
-    if objective is None:
+    owners = [part for part in (block, objective) if isinstance(part, nn.Module)]
+    parameters = [parameter for owner in owners for parameter in owner.parameters()]
+    if objective is None or not parameters:
         return None
-    owned = list(objective.parameters()) if isinstance(objective, nn.Module) else []
-    parameters = [*block.parameters(), *owned]
-    return make(parameters) if parameters else None
+    optimizer = make(parameters)
+    decay = max(group.get("weight_decay", 0.0) for group in optimizer.param_groups)
+    for module in (module for owner in owners for module in owner.modules()):
+        if hasattr(module, "check_training"):  # it minds how its weights are trained, and raises if this will not do
+            cast(Any, module).check_training(weight_decay=decay, clip_norm=clip_norm)
+    return optimizer
 
 
 def _check(
@@ -232,17 +197,30 @@ def _check(
     objectives: Sequence[Objective | Explicit | None],
     inputs: Tensor,
     labels: Tensor,
+    batch_size: int,
     order: str,
+    clip_norm: float | None,
+    autocast: torch.dtype | None,
 ) -> None:
     _same_length("objectives", objectives, blocks)
     for b, (block, objective) in enumerate(zip(blocks, objectives, strict=True)):
-        layers = len(cast(Sequence[Any], block.layers))
-        if isinstance(objective, Explicit) and layers != 1:
-            raise ValueError(f"objectives[{b}]: an explicit update is for one layer, block {b} has {layers}; cut it")
+        if isinstance(objective, Explicit):
+            _check_explicit(b, len(cast(Sequence[Any], block.layers)), autocast)
     if len(inputs) != len(labels) or len(labels) == 0:
         raise ValueError(f"inputs ({len(inputs)}) and labels ({len(labels)}) must hold the same examples, at least one")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: give at least 1")
     if order not in ("streamed", "summed"):
         raise ValueError(f"order={order!r}: choose 'streamed' or 'summed'")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm={clip_norm}: give a number above 0, or None")
+
+
+def _check_explicit(b: int, layers: int, autocast: torch.dtype | None) -> None:
+    if layers != 1:
+        raise ValueError(f"objectives[{b}]: an explicit update is for one layer, block {b} has {layers}; cut it")
+    if autocast == torch.float16:
+        raise ValueError(f"objectives[{b}]: an explicit update has no scalar to scale: use torch.bfloat16 or None")
 
 
 def _same_length(name: str, given: Sequence[object], blocks: Sequence[object]) -> None:

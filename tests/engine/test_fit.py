@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import MultiStepLR
 from biolearn_lite.nets.networks import Network, mlp
 from biolearn_lite.rules.hsic import bottleneck_objective
 from biolearn_lite.rules.kernels import label_kernel
-from biolearn_lite.training.fit import Batch, fit
+from biolearn_lite.training.checkpoint import Checkpoints
+from biolearn_lite.training.fit import Batch, Explicit, fit
 from biolearn_lite.training.schedules import EndToEnd, Schedule
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3)
@@ -188,10 +189,72 @@ def test_memory_of_the_streamed_order_does_not_grow_with_depth():
     assert peak(12, "summed") > 2 * peak(3, "summed")
 
 
-def test_divergence_names_the_block(data):
-    bad = [layer_objective, lambda seen, batch: seen.sum() * float("nan"), cross_entropy]
-    with pytest.raises(FloatingPointError, match=r"block 1 .* epoch 1,.*learning rate"):
-        train(network((1, 1, 1)), bad, data)
+class Diverging:
+    """A loss of 7, 8, 9 ... that is lost at one step."""
+
+    def __init__(self, at):
+        self.at, self.step = at, -1
+
+    def __call__(self, seen, batch):
+        self.step += 1
+        return seen.sum() * 0 + (7 + self.step if self.step != self.at else float("nan"))
+
+
+@pytest.mark.parametrize("at", [1, 5, 12, 40, 63, 64, 90])
+def test_divergence_names_the_block_the_step_and_the_last_finite_loss(data, at):
+    """Four steps per epoch; losses are read a good many at a time, and yet the step is exact."""
+    bad = [layer_objective, Diverging(at), cross_entropy]
+    told = rf"block 1 diverged: its loss is nan at step {at}, the last finite one was {6 + at} at step {at - 1}; lower"
+    with pytest.raises(FloatingPointError, match=told):
+        train(network((1, 1, 1)), bad, data, epochs=30)
+
+
+@pytest.mark.parametrize("batch_size", [2, 50])
+def test_divergence_is_found_before_anything_else_is_asked_or_kept(data, tmp_path, batch_size):
+    """After the bad step no epoch is finished: no metric, line or state comes of weights that are not finite."""
+    epochs = []
+    bad = [layer_objective, Diverging(50 // batch_size * 2 + 50 // batch_size // 2), cross_entropy]
+    options = {"checkpoints": Checkpoints(tmp_path / "states", every=0), "log": tmp_path / "log.jsonl"}
+    options |= {"after_epoch": lambda epoch: epochs.append(epoch) or {}, "batch_size": batch_size}
+    with pytest.raises(FloatingPointError):
+        train(network((1, 1, 1)), bad, data, epochs=9, **options)
+    assert epochs == [1, 2]
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+    assert len(options["checkpoints"].load()["history"]) == 2
+
+
+def test_a_first_loss_that_is_not_finite(data):
+    with pytest.raises(FloatingPointError, match=r"block 1 .* nan at step 0, with no finite one before"):
+        train(network((1, 1, 1)), [None, Diverging(0), cross_entropy], data)
+
+
+def test_an_explicit_update_that_grows_beyond_bounds_is_named_before_the_blocks_above(data):
+    growing = Explicit(lambda z, batch: torch.full_like(z, 1e200))
+    with pytest.raises(FloatingPointError, match=r"block 1 diverged: its update's norm is (inf|nan) at step"):
+        train(network((1, 1, 1)), [layer_objective, growing, cross_entropy], data, epochs=9)
+
+
+def test_losses_are_not_read_at_every_step(data, monkeypatch):
+    """Reading waits for the device: once per epoch here, whatever the number of steps and blocks."""
+    reads = []
+    item, tolist = torch.Tensor.item, torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: reads.append(self) or item(self))
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(self) or tolist(self))
+    sgd = partial(torch.optim.SGD, lr=0.1, fused=True)
+    train(network((1, 1, 1)), [layer_objective, layer_objective, cross_entropy], data, optimizers=sgd, batch_size=5)
+    assert len(reads) == 3
+
+
+def test_the_losses_of_an_epoch_are_means_over_examples(data):
+    """Batches of 16, 16, 16 and 2 count for what they hold, and a block that was not asked says None."""
+    told = iter(range(1, 9))
+    net = network((1, 1, 1))
+    history = train(net, [None, lambda seen, batch: seen.sum() * 0 + next(told), None], data, epochs=2)
+    assert [epoch["losses"][1] for epoch in history] == [
+        pytest.approx((16 * (1 + 2 + 3) + 2 * 4) / 50),
+        pytest.approx((16 * (5 + 6 + 7) + 2 * 8) / 50),
+    ]
+    assert history[0]["losses"][::2] == [None, None]
 
 
 def test_bad_input_is_named(data):
@@ -203,6 +266,8 @@ def test_bad_input_is_named(data):
         train(net, three, data, optimizers=[SGD, SGD])
     with pytest.raises(ValueError, match="order='sideways'"):
         train(net, three, data, order="sideways")
+    with pytest.raises(ValueError, match="batch_size=0"):
+        train(net, three, data, batch_size=0)
     with pytest.raises(ValueError, match=r"inputs \(50\) and labels \(49\)"):
         train(net, three, (data[0], data[1][:-1]))
     with pytest.raises(ValueError, match="one block"):
