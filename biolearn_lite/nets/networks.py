@@ -5,14 +5,14 @@ A block is a piece of network with its own scalar; no gradient crosses its edge.
 `(3, 1)` hold the same weights and compute the same function. Only what a weight hears about differs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from biolearn_lite.nets.layers import Feedback, Layer, Linear
+from biolearn_lite.nets.layers import Conv2d, Feedback, Layer, Linear
 from biolearn_lite.rules.feedback import alignment_angle
 
 
@@ -101,10 +101,15 @@ def layer_gradients(network: Network, objectives: Sequence[Objective], batch: An
     network.eval()
     for block, objective in zip(network.blocks, objectives, strict=True):
         seen, x = block(x)
-        weights = [cast(Any, layer).op.weight for layer in cast(Block, block).layers]
+        weights = [_weight(cast(Layer, layer)) for layer in cast(Block, block).layers]
         gradients += torch.autograd.grad(objective(seen, batch), weights)
     network.train(training)
     return gradients
+
+
+def _weight(layer: Layer) -> nn.Parameter:
+    """The weight of a layer's operation; batch norm behind it has only vectors."""
+    return next(parameter for parameter in layer.op.parameters() if parameter.dim() > 1)
 
 
 def alignment(network: Network, objectives: Sequence[Objective], batch: Any) -> list[float]:
@@ -134,12 +139,61 @@ def mlp(
         seed: of the initial weights, PyTorch's default U(±1/√fan_in).
         feedback: of every layer, one of `nets.layers.FEEDBACK`.
     """
-    *hidden, top, out = sizes
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layers = [
-            Layer(Linear(below, here, bias=False, feedback=feedback), activation=activation, after=after())
-            for below, here in zip(hidden, [*hidden[1:], top], strict=True)
-        ]
-        readout = Layer(Linear(top, out, feedback=feedback))
-    return Network([*layers, readout], partition)
+        layers = _dense(sizes, activation=activation, after=after, batch_norm=False, feedback=feedback)
+    return Network(layers, partition)
+
+
+def vgg(
+    *,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    channels: Sequence[int] = (128, 256, 256, 512, 512, 512),
+    pooled: Collection[int] = (1, 3, 4, 5),
+    hidden: Sequence[int] = (1024,),
+    classes: int = 10,
+    activation: nn.Module,
+    batch_norm: bool = False,
+    after: Callable[[], nn.Module] = nn.Identity,
+    partition: Sequence[int] | None = None,
+    seed: int = 0,
+    feedback: str = "backprop",
+) -> Network:
+    """3×3 convolutions that keep the image's size, under dense layers; the defaults are 001's net, section 5.3.
+
+    Args:
+        shape: channels, height and width of an image.
+        channels: of the convolutions, bottom first; its net "2x" has twice as many.
+        pooled: which convolutions (counted from 0) end in max-pooling over squares of side 2, before their objective.
+        hidden: units of the dense layers under the readout.
+        batch_norm: between operation and nonlinearity, in every layer but the readout.
+        The others as in `mlp`; `after` works on images, and they are flattened behind it.
+    """
+    below, height, width = shape
+    side = 2 ** len(pooled)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = []
+        for i, here in enumerate(channels):
+            op: nn.Module = Conv2d(below, here, 3, padding=1, bias=False, feedback=feedback)
+            op = nn.Sequential(op, nn.BatchNorm2d(here)) if batch_norm else op
+            pool = nn.MaxPool2d(2) if i in pooled else None
+            layers.append(Layer(op, activation=activation, pool=pool, after=after()))
+            below = here
+        layers[-1].after = nn.Sequential(layers[-1].after, nn.Flatten())
+        sizes = (below * (height // side) * (width // side), *hidden, classes)
+        layers += _dense(sizes, activation=activation, after=after, batch_norm=batch_norm, feedback=feedback)
+    return Network(layers, partition)
+
+
+def _dense(
+    sizes: Sequence[int], *, activation: nn.Module, after: Callable[[], nn.Module], batch_norm: bool, feedback: str
+) -> list[Layer]:
+    """Hidden layers without bias, and a linear readout with one."""
+    *hidden, top, out = sizes
+    layers = []
+    for below, here in zip(hidden, [*hidden[1:], top], strict=True):
+        op: nn.Module = Linear(below, here, bias=False, feedback=feedback)
+        op = nn.Sequential(op, nn.BatchNorm1d(here)) if batch_norm else op
+        layers.append(Layer(op, activation=activation, after=after()))
+    return [*layers, Layer(Linear(top, out, feedback=feedback))]

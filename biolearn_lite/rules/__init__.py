@@ -3,5 +3,16 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["circuits", "feedback", "hsic", "kernels", "online", "plasticity"]
+    __name__,
+    submodules=[
+        "circuits",
+        "contrastive",
+        "feedback",
+        "hsic",
+        "kernels",
+        "local",
+        "online",
+        "plasticity",
+        "weight_sharing",
+    ],
 )

@@ -12,8 +12,11 @@ A three-factor rule asks two things of the tissue around a synapse, and 001, app
   at d³ / (tanh |d|³ + c), so a deviation of 0.3, held long, is remembered as 1.
 - *the third factor M*, by a chain of four cells (Eq. 63-66; with groups, Eq. 68-70).
 
+Sleep (`rules.weight_sharing`) asks each neuron for its deviation from the mean answer of its module, and 004, section
+4.2, gives one inhibitory cell for that: it listens to all excitatory ones and subtracts what it hears (Eq. 8-9).
+
 Each is a differential equation, followed in steps of dt; inputs are held during a step, and the result is the state at
-its end. Halving dt halves the error (quarters it for the filter). Chapter 05.
+its end. Halving dt halves the error (quarters it for the filter). Chapters 05 and 14.
 """
 
 import math
@@ -134,3 +137,53 @@ def third_factor_cells(
     inputs = torch.cat([change, label_similarity[:, None]], 1)
     b = integrate(derivative, torch.zeros_like(slow), inputs, dt=dt)
     return ThirdFactor(b[:, 0], b[:, 1], b[:, 2], b[:, 3], b[:, 4:])
+
+
+class Inhibition(NamedTuple):
+    """Rates of excitatory neurons, r (..., neurons), and of their inhibitory neuron, r_inh (...)."""
+
+    r: Tensor
+    r_inh: Tensor
+
+
+def inhibitory_circuit(
+    drive: Tensor,
+    *,
+    inhibition: float,
+    dt: float,
+    tau: float = 30.0,
+    bias: float = 1.0,
+    start: Inhibition | None = None,
+) -> Inhibition:
+    """The rates (steps, ..., neurons) and (steps, ...) of τ ṙ = -r + z - α r_inh + b, τ ṙ_inh = -r_inh + r̄ - b.
+
+    Args:
+        drive: z = w·x of each neuron at each step, (steps, ..., neurons). dt, tau: step, time constant, in ms.
+        inhibition: α, at least 0. bias: b, which keeps rates positive. start: the rates before; default: all 0.
+
+    It rings at √α / τ while it settles with τ, whatever α. Steps of dt follow only for α < 2τ/dt - 1; above that they
+    grow, though the circuit itself is stable. Raises: ValueError. Source: 004, Eq. 8.
+    """
+    if not (0 <= inhibition < math.inf and 0 < tau < math.inf):
+        raise ValueError(f"inhibition={inhibition} must be at least 0, tau={tau} positive, both finite")
+    if drive.dim() < 2 or drive.shape[-1] < 1:
+        raise ValueError(f"drive has shape {tuple(drive.shape)}: expected (steps, ..., neurons)")
+
+    def derivative(state: Tensor, z: Tensor) -> Tensor:
+        r, r_inh = state[..., :-1], state[..., -1:]
+        return (torch.cat([z - inhibition * r_inh + bias, r.mean(-1, keepdim=True) - bias], -1) - state) / tau
+
+    before = start or Inhibition(torch.zeros_like(drive[0]), torch.zeros_like(drive[0, ..., 0]))
+    states = integrate(derivative, torch.cat([before.r, before.r_inh.unsqueeze(-1)], -1), drive, dt=dt)
+    return Inhibition(states[..., :-1], states[..., -1])
+
+
+def inhibitory_balance(drive: Tensor, *, inhibition: float, bias: float = 1.0) -> Inhibition:
+    """Where `inhibitory_circuit` settles for a drive (..., neurons) that stays: r - b = z - z̄ α / (1 + α).
+
+    Source: 004, Eq. 9.
+    """
+    if not 0 <= inhibition < math.inf:
+        raise ValueError(f"inhibition={inhibition} must be a finite number of at least 0")
+    r_inh = drive.mean(-1) / (1 + inhibition)
+    return Inhibition(bias + drive - inhibition * r_inh.unsqueeze(-1), r_inh)

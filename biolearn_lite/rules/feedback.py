@@ -43,6 +43,8 @@ def with_feedback(op: object, x: Tensor, weight: Tensor, feedback: Tensor) -> Te
     """
     if feedback.shape != weight.shape:
         raise ValueError(f"feedback has shape {tuple(feedback.shape)}; give it the weight's, {tuple(weight.shape)}")
+    if feedback is weight:
+        feedback = weight.detach()  # else it would receive the weight's gradient a second time
     x, weight, feedback = _in_autocast_type(x, weight, feedback)
     try:
         known = plasticity.operation(op, weight)

@@ -208,9 +208,25 @@ def test_feedback_is_drawn_apart_from_the_weights():
     assert not torch.equal(again["blocks.0.layers.1.op.feedback.weight"], plain["blocks.0.layers.1.op.weight"])
 
 
-def test_redrawn_feedback_is_new_at_every_pass():
-    layer = layers.Linear(5, 4, feedback="redrawn")
-    assert not torch.equal(layer.feedback(layer.weight), layer.feedback(layer.weight))
+def test_redrawn_feedback_is_new_at_every_pass_and_never_the_weights():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = layers.Linear(5, 4, bias=False, feedback="redrawn")
+        torch.manual_seed(0)
+        first, second = layer.feedback(layer.weight), layer.feedback(layer.weight)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, layer.weight)
+
+
+def test_the_weights_themselves_as_feedback_are_backprop():
+    op, x, W, _ = case("dense")
+    post = normal(6, 4, seed=9)
+    for expected, got in zip(
+        torch.autograd.grad(op(x, W), (x, W), post),
+        torch.autograd.grad(with_feedback(op, x, W, W), (x, W), post),
+        strict=True,
+    ):
+        assert torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
