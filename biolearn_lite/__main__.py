@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 
 from biolearn_lite.recipes import engine, results
-from biolearn_lite.recipes.report import report
+from biolearn_lite.recipes.report import outcome, report
+from biolearn_lite.training import distributed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn what the user can mend (a wrong name, missing data) into one line that says how."""
     options = _parser().parse_args(arguments)
     try:
-        _list() if options.command == "list" else _with_recipe(options)
+        with distributed.processes():
+            _list() if options.command == "list" else _with_recipe(options)
     except (ValueError, OSError) as problem:
         print(f"biolearn_lite: {problem}", file=sys.stderr)
         return 2
@@ -54,12 +56,12 @@ def _show(recipe: engine.AnyRecipe, runs: list[engine.Run]) -> None:
 
 def _run(recipe: engine.AnyRecipe, runs: list[engine.Run], options: argparse.Namespace) -> None:
     def tell(record: results.Record) -> None:
-        values = ", ".join(f"{name} {record['metrics'][name]:.1f}" for name in recipe.measures)
         run = engine.Run(record["row"], record["column"], record["seed"])
-        print(f"{run}: {values} ({record['seconds']} s)", flush=True)
+        print(f"{run}: {outcome(recipe, record)} ({record['seconds']} s)", flush=True)
 
     todo = engine.missing(recipe, runs, options.epochs)
-    print(f"{len(todo)} of {len(runs)} runs to do; results go to {results.folder()}", flush=True)
+    if distributed.is_first():
+        print(f"{len(todo)} of {len(runs)} runs to do; results go to {results.folder()}", flush=True)
     engine.run(
         recipe,
         todo,

@@ -3,5 +3,17 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submodules=["bottleneck", "dense", "engine", "papers", "report", "results"]
+    __name__,
+    submodules=[
+        "bottleneck",
+        "demands",
+        "dense",
+        "engine",
+        "feedback_depth",
+        "papers",
+        "plots",
+        "report",
+        "results",
+        "vgg",
+    ],
 )

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -29,12 +29,13 @@ from tqdm.auto import tqdm
 import biolearn_lite
 from biolearn_lite.recipes import results
 from biolearn_lite.recipes.results import Record
+from biolearn_lite.training import distributed
 from biolearn_lite.training.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from biolearn_lite.recipes.report import Report
 
-MODULES = ("bottleneck",)
+MODULES = ("bottleneck", "vgg", "feedback_depth", "demands")
 """The modules of recipes, one per paper."""
 
 S = TypeVar("S")
@@ -42,9 +43,17 @@ D = TypeVar("D")
 Metrics = dict[str, Any]
 
 
-def setting(about: str, *, default: Any = dataclasses.MISSING, in_epochs: bool = False) -> Any:
-    """A field of a settings dataclass: one line of help, and whether it is a time counted in epochs."""
-    return dataclasses.field(default=default, metadata={"about": about, "in_epochs": in_epochs})
+def setting(
+    about: str, *, default: Any = dataclasses.MISSING, in_epochs: bool = False, same_result: bool = False
+) -> Any:
+    """A field of a settings dataclass: one line of help; whether it is a time counted in epochs; whether a run gives
+    the same result, to rounding, with any value of it.
+
+    A field added later needs as default what was done before there was the field: so older records are read.
+    """
+    return dataclasses.field(
+        default=default, metadata={"about": about, "in_epochs": in_epochs, "same_result": same_result}
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ class Recipe(Generic[S, D]):
     `history`, a dict per epoch.
     measures: the metrics a report shows; the first is compared with the paper.
     paper: row and column → (table, row, column) of `recipes.papers`, or None where the paper has no such number.
+    without: the cells (row, column) that the table has not.
+    rehearsal_batch: examples per step of a rehearsal, where a whole batch would take a CPU too long.
     """
 
     name: str
@@ -90,6 +101,8 @@ class Recipe(Generic[S, D]):
     train: Callable[[S, D, int, bool, Checkpoints | None], Metrics]
     measures: tuple[str, ...]
     paper: Callable[[str, str], tuple[str, str, str] | None]
+    without: Collection[tuple[str, str]] = ()
+    rehearsal_batch: int | None = None
 
 
 AnyRecipe = Recipe[Any, Any]
@@ -134,7 +147,7 @@ def plan(
         for seed in (chosen.seeds if seeds is None else seeds)
         for column in (columns or chosen.columns)
         for row in recipe.rows
-        if not rows or row in rows
+        if (not rows or row in rows) and (row, column) not in recipe.without
     ][i - 1 :: n]
 
 
@@ -161,7 +174,7 @@ def records(recipe: AnyRecipe, runs: Sequence[Run]) -> list[Record]:
         record
         for record in results.read(recipe.name)
         if (run := Run(record["row"], record["column"], record["seed"])) in wanted
-        and record["settings"] == _plain(settings_of(recipe, run, record["epochs"]["run"]))
+        and _same(record["settings"], settings_of(recipe, run, record["epochs"]["run"]))
     ]
 
 
@@ -182,6 +195,7 @@ def perform(
 ) -> Record:
     """Do one run, or the rest of one that was interrupted; write its result and return it.
 
+    A run that diverges is a result, too: its metrics are `failed`, the reason, and an empty history.
     `seconds` of a resumed run are those since it was resumed.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -202,13 +216,21 @@ def perform(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = time.perf_counter()
-    metrics = recipe.train(settings, data, run.seed, progress, checkpoints)
+    try:
+        metrics = recipe.train(settings, data, run.seed, progress, checkpoints)
+    except FloatingPointError as reason:
+        metrics = {"failed": str(reason), "history": []}
     content |= {
         "metrics": metrics,
         "seconds": round(time.perf_counter() - start, 2),
         "peak_memory": _peak_memory(device),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    stored = _store(content, checkpoints) if distributed.is_first() else None
+    return cast(Record, distributed.from_first(stored))
+
+
+def _store(content: dict[str, Any], checkpoints: Checkpoints) -> Record:
     path = results.write(content)
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return results.load(path)
@@ -225,16 +247,20 @@ def run(
     done: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """Do the runs that have no result yet; call `done` after each. Returns the new results."""
-    new = []
-    for job in tqdm(missing(recipe, runs, epochs), disable=not progress, desc=recipe.name, leave=False):
+    new, progress = [], progress and distributed.is_first()
+    todo = distributed.from_first(missing(recipe, runs, epochs))
+    for job in tqdm(todo, disable=not progress, desc=recipe.name, leave=False):
         new.append(perform(recipe, job, scale=scale, epochs=epochs, device=device, progress=progress))
-        done(new[-1])
+        if distributed.is_first():
+            done(new[-1])
     return new
 
 
 def rehearse(recipe: AnyRecipe, run: Run, *, steps: int = 2) -> Metrics:
     """A run cut to a few steps on random numbers of its true shapes, on the CPU. Writes nothing, proves nothing."""
     settings = settings_of(recipe, run, 1)
+    if recipe.rehearsal_batch:
+        settings = dataclasses.replace(settings, batch_size=recipe.rehearsal_batch)
     return recipe.train(settings, recipe.random(settings, steps), run.seed, False, None)
 
 
@@ -275,8 +301,20 @@ def known(what: str, name: str, table: Mapping[str, T]) -> T:
 
 def _plain(settings: Any) -> dict[str, Any]:
     """Settings as JSON gives them back: tuples as lists."""
-    values = dataclasses.asdict(settings)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: _json(value) for key, value in dataclasses.asdict(settings).items()}
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _same(recorded: dict[str, Any], settings: Any) -> bool:
+    """Whether a record's settings mean this run: what it has not is at its default, and some fields do not matter."""
+    plain = _plain(settings)
+    mattering = [field for field in dataclasses.fields(settings) if not field.metadata.get("same_result")]
+    return recorded.keys() <= plain.keys() and all(
+        recorded.get(field.name, _json(field.default)) == plain[field.name] for field in mattering
+    )
 
 
 def _epochs(recipe: AnyRecipe, run: Run, epochs: int | None) -> dict[str, int]:
@@ -298,9 +336,9 @@ def _peak_memory(device: torch.device) -> dict[str, Any]:
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{_several()}{torch.cuda.get_device_name(device)}"
     threads = torch.get_num_threads()
-    return f"CPU ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
+    return f"{_several()}CPU ({platform.machine()}, {threads} thread{'s' * (threads > 1)})"
 
 
 def _versions() -> dict[str, str]:
@@ -310,3 +348,7 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "biolearn_lite": biolearn_lite.__version__,
     }
+
+
+def _several() -> str:
+    return f"{distributed.count()} × " if distributed.count() > 1 else ""

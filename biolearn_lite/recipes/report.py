@@ -15,6 +15,7 @@ from biolearn_lite.recipes.engine import AnyRecipe, Run, known, records
 from biolearn_lite.recipes.results import Record
 
 NOT_RUN = "not run yet"
+DIVERGED = "diverged"
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,7 +25,8 @@ class Report:
     Keys: `row`, `column`; `paper`, the printed number or None; `mean`, `low`, `high`, `deviation` (over seeds, None for
     one seed) and `values` of the first measure; `measures`, the same for all of them; `seeds`; `epochs` and
     `recipe_epochs`; `difference` from the paper; `device`, `date`; `current`, whether today's code made it;
-    `history`, per seed the metrics per epoch. Not run: `seeds` is empty, and numbers are None.
+    `history`, per seed the metrics per epoch; `failed`, by seed why runs diverged, which are in `seeds` and `history`
+    but in no number. Not run: `seeds` is empty, and numbers are None.
     """
 
     recipe: str
@@ -51,12 +53,19 @@ class Report:
             return [*head, NOT_RUN]
         return [
             *head,
-            *(_spread(measure) for measure in row["measures"].values()),
+            *(_spread(measure, len(row["failed"])) for measure in row["measures"].values()),
             str(len(row["seeds"])),
             f"{row['epochs']}/{row['recipe_epochs']}",
             "" if row["difference"] is None else f"{row['difference']:+.1f}",
             f"{row['date'][:10]}, {row['device']}" + ("" if row["current"] else " *"),
         ]
+
+
+def outcome(recipe: AnyRecipe, record: Record) -> str:
+    """One run in words: its measures, or why it diverged."""
+    if reason := record["metrics"].get("failed"):
+        return f"diverged: {reason}"
+    return ", ".join(f"{name} {_measure(record, name):.1f}" for name in recipe.measures)
 
 
 def report(recipe: AnyRecipe, runs: Sequence[Run]) -> Report:
@@ -74,7 +83,8 @@ def _cell(recipe: AnyRecipe, row: str, column: str, found: list[Record], source:
     shown = [by_seed[seed] for seed in sorted(by_seed)]
     place = recipe.paper(row, column)
     paper = papers.number(*place) if place else None
-    measures = {name: _summary([_measure(record, name) for record in shown]) for name in recipe.measures}
+    finished = [record for record in shown if "failed" not in record["metrics"]]
+    measures = {name: _summary([_measure(record, name) for record in finished]) for name in recipe.measures}
     first = measures[recipe.measures[0]]
     return {
         "row": row,
@@ -90,6 +100,7 @@ def _cell(recipe: AnyRecipe, row: str, column: str, found: list[Record], source:
         "date": max((record["date"] for record in shown), default=None),
         "current": bool(shown) and all(record["source"] == source for record in shown),
         "history": [record["metrics"]["history"] for record in shown],
+        "failed": {r["seed"]: r["metrics"]["failed"] for r in shown if "failed" in r["metrics"]},
     }
 
 
@@ -104,9 +115,12 @@ def _summary(values: list[float]) -> dict[str, Any]:
     return {"mean": fmean(values), "low": min(values), "high": max(values), "deviation": spread, "values": values}
 
 
-def _spread(summary: dict[str, Any]) -> str:
+def _spread(summary: dict[str, Any], failed: int) -> str:
+    if summary["mean"] is None:
+        return DIVERGED
     spread = "" if summary["deviation"] is None else f" ± {summary['deviation']:.1f}"
-    return f"{summary['mean']:.1f}{spread}"
+    note = f" ({failed} {DIVERGED})" if failed else ""
+    return f"{summary['mean']:.1f}{spread}{note}"
 
 
 def _aligned(lines: list[list[str]]) -> str:

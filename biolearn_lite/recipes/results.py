@@ -25,7 +25,8 @@ from typing import Any, TypedDict, cast
 from biolearn_lite.training.checkpoint import replace_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
-COMPUTING = ("rules", "nets", "training", "data")
+COMPUTING = ("rules", "nets", "training", "data", "recipes")
+PLANNING = ("engine", "papers", "plots", "report", "results")
 
 
 class Record(TypedDict):
@@ -128,8 +129,8 @@ def fingerprint(content: object) -> str:
 def source_hash(train: Callable[..., Any]) -> str:
     """Hash of the code a run computes with, as it was when a process first asked; docstrings and comments aside.
 
-    The file that defines `train`, and all it imports, directly or not, from rules, nets, training and data. What
-    merely plans, stores or shows runs is left out: changing it changes no number.
+    The file that defines `train`, and all it imports, directly or not, from rules, nets, training, data and recipes.
+    What merely plans, stores or shows runs is left out: changing it changes no number.
     """
     start = Path(inspect.getsourcefile(train) or "")
     files, todo = {start}, [start]
@@ -168,7 +169,8 @@ def _imports(path: Path) -> Iterable[Path]:
         for name in names:
             package, *parts = name.split(".")
             file = PACKAGE.joinpath(*parts).with_suffix(".py")
-            if package == PACKAGE.name and parts and parts[0] in COMPUTING and file.is_file():
+            computes = parts and parts[0] in COMPUTING and parts[-1] not in PLANNING
+            if package == PACKAGE.name and computes and file.is_file():
                 yield file
 
 

@@ -38,7 +38,7 @@ def test_what_the_chapter_claims() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"not in the ledger: magic; known: backprop, hsic"):
+    with pytest.raises(ValueError, match=r"not in the ledger: magic; known: backprop, rf"):
         ledger("magic")
     with pytest.raises(ValueError, match="highlight 'hsic' is not among the rules shown: phsic"):
         ledger("phsic", highlight="hsic")

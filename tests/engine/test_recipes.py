@@ -20,13 +20,13 @@ from torch import nn
 from biolearn_lite.__main__ import main
 from biolearn_lite.data import sets
 from biolearn_lite.recipes import bottleneck, dense, engine, papers, results
-from biolearn_lite.recipes.report import report
+from biolearn_lite.recipes.report import outcome, report
 from biolearn_lite.rules.hsic import bottleneck_objective
 from biolearn_lite.rules.kernels import label_kernel
 from biolearn_lite.training.checkpoint import Checkpoints
 from biolearn_lite.training.fit import Batch
 
-MLP, SMALL = bottleneck.RECIPES
+MLP, SWEEP, SMALL = bottleneck.RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +89,15 @@ def run_toy(scale="lite", **options):
 # Planning
 
 
-@pytest.mark.parametrize("recipe", [TOY, MLP, SMALL], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [TOY, MLP, SWEEP, SMALL], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 500])
 def test_shards_partition_the_runs(recipe, n):
     whole = engine.plan(recipe, "full")
     parts = [engine.plan(recipe, "full", shard=(i, n)) for i in range(1, n + 1)]
     assert sorted(map(str, itertools.chain(*parts))) == sorted(map(str, whole))
-    assert len(set(whole)) == len(whole) == prod(map(len, [recipe.rows, *vars(recipe.scales["full"]).values()]))
+    columns, seeds = vars(recipe.scales["full"]).values()
+    cells = {(row, column) for row in recipe.rows for column in columns} - {*recipe.without}
+    assert len(set(whole)) == len(whole) == len(cells) * len(seeds)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -175,16 +177,16 @@ def test_a_run_killed_half_way_goes_on_from_its_checkpoint(folder, monkeypatch):
         measured.append(1)
         if len(measured) == 3:
             raise KeyboardInterrupt
-        return _percent(network, examples)
+        return real_percent(network, examples)
 
     with monkeypatch.context() as killed:
-        killed.setattr(dense, "_percent", percent)
+        killed.setattr(dense, "percent", percent)
         killed.setattr(engine, "Checkpoints", partial(Checkpoints, every=0))
         with pytest.raises(KeyboardInterrupt):
             engine.perform(SMALL, run, **options)
     assert list(folder.rglob("*.json")) == []
     measured.clear()
-    monkeypatch.setattr(dense, "_percent", lambda *a: measured.append(1) or _percent(*a))
+    monkeypatch.setattr(dense, "percent", lambda *a: measured.append(1) or real_percent(*a))
     assert engine.perform(SMALL, run, **options)["metrics"] == whole
     assert len(measured) == 1 + 2  # after the third epoch, and at the end
     assert len(files(folder)) == 1
@@ -354,6 +356,74 @@ def test_a_number_that_is_none_is_never_written(folder):
     assert files(folder) == {}
 
 
+def test_a_run_that_diverges_is_a_result_with_its_reason(folder, capsys):
+    def train(settings, data, seed, progress, checkpoints):
+        if seed == 1 or settings.row == "bad":
+            raise FloatingPointError("block 2 diverged: its loss is nan at step 7; lower its learning rate")
+        return toy_train(settings, data, seed, progress, checkpoints)
+
+    shaky = replace(TOY, train=train)
+    runs = engine.plan(shaky, "lite")
+    assert len(engine.run(shaky, runs, scale="lite", progress=False)) == 6
+    assert engine.missing(shaky, runs) == []  # not tried again
+    shown = report(shaky, runs)
+    good, bad = shown.rows
+    assert (good["values"], good["seeds"], list(good["failed"])) == ([91.0, 93.0], [0, 1, 2], [1])
+    assert (bad["mean"], bad["seeds"], list(bad["failed"])) == (None, [0, 1, 2], [0, 1, 2])
+    assert "step 7" in bad["failed"][0]
+    assert [row["ours"] for row in shown.table()] == ["92.0 ± 1.4 (1 diverged)", "diverged"]
+    records = {record["seed"]: record for record in engine.records(shaky, runs) if record["row"] == "good"}
+    assert outcome(shaky, records[0]) == "score 91.0"
+    assert outcome(shaky, records[1]).startswith("diverged: block 2")
+
+
+def test_a_real_run_that_diverges_says_which_layer_and_what_to_do(folder, monkeypatch):
+    wild = replace(SMALL.settings("pHSIC", "digits"), activation="leaky relu", rate=1e20, epochs=2)
+    recipe = replace(SMALL, settings=lambda row, column: wild)
+    record = engine.perform(recipe, engine.Run("pHSIC", "digits", 0), scale="lite", device="cpu", progress=False)
+    assert "diverged" in record["metrics"]["failed"]
+    assert "lower its learning rate" in record["metrics"]["failed"]
+    assert record["metrics"]["history"] == []
+
+
+def test_a_wrong_argument_is_no_divergence():
+    settings = replace(SMALL.settings("pHSIC", "digits"), grouped_objective=True, groups=7)
+    with pytest.raises(ValueError, match="groups=7 must divide"):
+        engine.perform(
+            replace(SMALL, settings=lambda row, column: settings), engine.Run("pHSIC", "digits", 0), scale="lite"
+        )
+
+
+def test_a_setting_added_later_leaves_older_results_readable(folder):
+    """They count as made with its default, and with any value of a setting that changes no result."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Later(ToySettings):
+        shape: tuple[int, ...] = engine.setting("new", default=(1, 2))
+        speed: str = engine.setting("how, not what", default="slow", same_result=True)
+
+    def found(**options):
+        recipe = replace(TOY, settings=lambda row, column: Later(row=row, column=column, **options))
+        return len(engine.records(recipe, engine.plan(recipe, "lite")))
+
+    run_toy()
+    assert (found(), found(speed="fast"), found(shape=(1, 3)), found(epochs=50)) == (6, 6, 0, 0)
+    later = replace(TOY, settings=lambda row, column: Later(row=row, column=column, speed="fast"))
+    engine.run(later, engine.plan(later, "full"), scale="full", progress=False)
+    assert (found(), found(shape=(1, 3))) == (6, 0)
+    assert engine.records(TOY, engine.plan(TOY, "full", columns=["fashion"])) == []  # a setting it has not
+
+
+def test_a_rehearsal_may_take_fewer_examples_than_a_batch(monkeypatch):
+    sizes = []
+    recipe = replace(
+        SMALL, random=lambda settings, steps: sizes.append(settings.batch_size) or dense.random(settings, 2)
+    )
+    engine.rehearse(recipe, engine.Run("last layer", "digits", 0))
+    engine.rehearse(replace(recipe, rehearsal_batch=8), engine.Run("last layer", "digits", 0))
+    assert sizes == [64, 8]
+
+
 # The source hash
 
 
@@ -361,10 +431,17 @@ def test_the_source_hash_covers_what_a_run_computes_with(tmp_path, monkeypatch):
     package = tmp_path / "biolearn_lite"
     shutil.copytree(results.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(results, "PACKAGE", package)
-    train, source_hash = _defined_in(package / "recipes" / "dense.py"), results.source_hash.__wrapped__
+    train, source_hash = _defined_in(package / "recipes" / "vgg.py"), results.source_hash.__wrapped__
     first = source_hash(train)
     touched = {"recipes/dense.py", "rules/hsic.py", "rules/kernels.py", "nets/layers.py", "nets/networks.py"}
-    touched |= {"training/fit.py", "training/probes.py", "training/schedules.py", "data/sets.py", "data/_files.py"}
+    touched |= {
+        "training/fit.py",
+        "recipes/vgg.py",
+        "training/probes.py",
+        "training/schedules.py",
+        "data/sets.py",
+        "data/_files.py",
+    }
     for name in touched:
         text = (package / name).read_text()
         (package / name).write_text(text + "\nchanged = True\n")
@@ -372,7 +449,7 @@ def test_the_source_hash_covers_what_a_run_computes_with(tmp_path, monkeypatch):
         (package / name).write_text('"""Changed.""" \n\n    # changed\n' + text.replace("\n\n", "\n\n\n"))
         assert source_hash(train) == first, name
         (package / name).write_text(text)
-    for name in ("show/figures.py", "recipes/report.py", "recipes/engine.py", "__main__.py"):
+    for name in ("show/figures.py", "recipes/report.py", "recipes/plots.py", "recipes/engine.py", "__main__.py"):
         (package / name).write_text("changed")
     assert source_hash(train) == first
 
@@ -452,6 +529,7 @@ CELLS = [
     for recipe in bottleneck.RECIPES
     for column in dict.fromkeys(c for scale in recipe.scales.values() for c in scale.columns)
     for row in recipe.rows
+    if (row, column) not in recipe.without
 ]
 
 
@@ -468,11 +546,13 @@ def test_every_run_takes_two_steps_at_its_true_size(recipe, row, column, folder,
     assert set(recipe.measures) <= set(metrics)
     for epoch in metrics["history"]:
         hidden = 1 if settings.learns == "all" else len(settings.hidden) + 1
-        assert [loss is not None for loss in epoch["losses"]] == [settings.learns != "readout"] * (hidden - 1) + [True]
+        scalars = settings.learns != "readout" and settings.update == "objective"
+        assert [loss is not None for loss in epoch["losses"]] == [scalars] * (hidden - 1) + [True]
+        assert ("gap" in epoch) == (settings.learns == "layers")
     assert files(folder) == {}
 
 
-fit, _percent = dense.fit, dense._percent
+fit, real_percent = dense.fit, dense.percent
 
 
 @pytest.mark.parametrize("column", bottleneck.IMAGES)
@@ -526,7 +606,7 @@ def test_settings_of_table_3(row, column, groups, rate, readout_rate, power):
 )
 def test_what_a_hidden_layer_minimizes(row, options):
     """σ = 5, γ = 2; groups alone with power ½, with normalization 0.2; the readout has its own optimizer."""
-    settings = MLP.settings(row, "mnist")
+    settings = replace(MLP.settings(row, "mnist"), update="objective")
     objectives, makers = dense.learning(settings)
     z, y = torch.randn(12, 64, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10
     expected = bottleneck_objective(z, label_kernel(y, 10), sigma=5.0, balance=2.0, **options)
@@ -543,6 +623,82 @@ def test_what_a_hidden_layer_minimizes(row, options):
     ]
 
 
+def test_the_original_bottleneck_compares_with_the_input():
+    """Eq. 2: HSIC(X, Z) - γ HSIC(Y, Z), by the trace formula."""
+    settings = replace(MLP.settings("HSIC gaussian, Eq. 2", "digits"), sigma=2.0, balance=3.0)
+    x, z = torch.randn(2, 12, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(12) % 10
+    (objective, *_), _ = dense.learning(settings)
+    H = torch.eye(12, dtype=torch.float64) - 1 / 12
+    Kx, Kz = (torch.exp(-torch.cdist(a, a).square() / 8) for a in (x, z))
+    Ky = torch.where(y[:, None] == y, 1.0, -1 / 9).double()
+    expected = ((Kx - 3 * Ky) @ H @ Kz @ H).trace() / 144
+    torch.testing.assert_close(objective(z, Batch(x, y)), expected)
+    with pytest.raises(ValueError, match="against='input' needs update='objective'"):
+        dense.learning(replace(settings, update="explicit"))
+
+
+@pytest.mark.parametrize("row", ["pHSIC gaussian grp+div", "pHSIC cosine", "HSIC gaussian"])
+def test_the_explicit_update_gives_the_same_weights(row):
+    settings = replace(MLP.settings(row, "digits"), epochs=1, dropout=0.0)
+    data = dense.random(settings, 3)
+    networks = []
+    for update in ("objective", "explicit"):
+        chosen = replace(settings, update=update)
+        networks.append(dense.build(chosen, 0).double())
+        inputs = dense.Data(*((x.double(), y) for x, y in data))
+        dense.descend(networks[-1], *dense.learning(chosen), chosen, inputs, 0, False, None)
+    born = dense.build(settings, 0).double()
+    for a, b, start in zip(*(net.parameters() for net in (*networks, born)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+        assert not torch.equal(a, start)
+
+
+def test_the_papers_dense_nets_use_the_explicit_update_where_they_can():
+    chosen = {(row, column): MLP.settings(row, column).update for recipe, row, column in CELLS if recipe is MLP}
+    explicit = {cell for cell, update in chosen.items() if update == "explicit"}
+    grey = ("mnist", "fashion", "kmnist")
+    assert explicit == {(row, c) for row in MLP.rows if "HSIC" in row and "Eq. 2" not in row for c in grey}
+
+
+@pytest.mark.parametrize("row", ["pHSIC gaussian", "pHSIC cosine grp+div", "HSIC gaussian"])
+def test_the_gap_between_phsic_and_hsic(row):
+    """Eq. 71 of every hidden layer's kernel matrix, by its definition, on the first training batches."""
+    settings = replace(MLP.settings(row, "digits"), batch_size=16)
+    network, x = dense.build(settings, 0), torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
+    H = torch.eye(16, dtype=torch.float64) - 1 / 16
+    for layer, found in enumerate(dense.gaps(network, settings, x)):
+        shares = []
+        for part in x[:64].split(16):
+            K = dense.activity_kernel(network.eval().activities(part)[layer].double(), settings)
+            shares.append(1 - (K @ H @ K @ H).trace() / 256 / (K.square().mean() - K.mean() ** 2))
+        assert found == pytest.approx(sum(shares).item() / 4, rel=1e-6)
+        assert 0 < found < 1
+    same = torch.ones(64, 64)
+    assert dense.gaps(network, settings, same) == [None] * 3
+
+
+def test_running_accuracy_counts_the_training_batches():
+    scores, y = dense.Scores(), torch.tensor([0, 1, 2, 3])
+    right, wrong = torch.eye(4), torch.eye(4).roll(1, 0)
+    assert scores(right, Batch(right, y)) == dense.cross_entropy(right, Batch(right, y))
+    scores(wrong, Batch(wrong, y))
+    scores(torch.cat([right, wrong]), Batch(right, y.repeat(2)))
+    assert scores.read() == 50.0
+    scores(right, Batch(right, y))
+    assert scores.read() == 100.0
+
+
+def test_the_sweep_changes_one_thing_at_a_time():
+    for column in ("plain", "grp+div"):
+        paper = SWEEP.settings("balance 2", column)
+        assert (paper.balance, paper.sigma) == (2.0, 5.0)
+        for row in SWEEP.rows:
+            name, value = row.split()
+            other = replace(SWEEP.settings(row, column), rate=paper.rate)
+            assert other == replace(paper, **{name: float(value)})
+
+
 def test_the_leaky_relu_leaks_one_hundredth():
     network = dense.build(MLP.settings("pHSIC gaussian", "mnist"), 0)
     assert [layer.activation(torch.tensor(-1.0)).item() for layer in network.layers[:-1]] == pytest.approx([-0.01] * 3)
@@ -550,7 +706,7 @@ def test_the_leaky_relu_leaks_one_hundredth():
 
 def test_where_the_paper_has_a_number():
     printed = {(row, column) for recipe, row, column in CELLS if recipe is MLP and MLP.paper(row, column)}
-    assert printed == {(r, c) for r in MLP.rows if r != "HSIC gaussian" for c in bottleneck.PAPER_SETS}
+    assert printed == {(r, c) for r in MLP.rows if not r.startswith("HSIC") for c in bottleneck.PAPER_SETS}
     assert papers.number(*MLP.paper("pHSIC gaussian grp+div", "kmnist")) == 91.1
     assert papers.number(*MLP.paper("last layer+div", "fashion")) == 85.7
 
@@ -652,7 +808,7 @@ def test_show_explains_every_setting(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "bottleneck"], "unknown recipe 'bottleneck': choose from 'bottleneck-mlp', 'layer-objective'"),
+        (["run", "bottleneck"], "unknown recipe 'bottleneck': choose from 'bottleneck-mlp', 'bottleneck-sweep'"),
         (["report", "bottleneck-mlp", "--row", "nothing"], "choose from 'backprop', 'backprop+div', 'last layer'"),
         (["show", "bottleneck-mlp", "--column", "cifar"], "'cifar10'"),
         (["run", "layer-objective", "--scale", "big"], "choose from 'lite', 'colab', 'full'"),
