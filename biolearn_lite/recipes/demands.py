@@ -124,7 +124,10 @@ def random(settings: Settings, steps: int) -> Data:
 
 @final
 class Late(nn.Module):
-    """Gives back what it was given one batch before; at first zero. In evaluation it delays nothing."""
+    """Gives back what it was given one batch before; at first zero.
+
+    In evaluation it delays nothing.
+    """
 
     def __init__(self, shape: torch.Size) -> None:
         super().__init__()
