@@ -8,7 +8,7 @@ as torch lays images out, "locations" as the layer below leaves them.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +16,12 @@ from timing import ROUNDS, least, table
 from torch import Tensor, nn
 
 from biolearn_lite.nets.layers import BatchNorm2d, LocallyConnected2d
+from biolearn_lite.nets.resnet import locally_connected, resnet
 from biolearn_lite.rules import local
 from biolearn_lite.rules.weight_sharing import share_instantly
 
 BATCH, GOAL = 64, 2.3
-STAGES = ((16, 32, 1), (32, 16, 2), (64, 8, 2))
+STAGES = ((16, 32), (32, 16), (64, 8))
 
 
 class Unfolded(nn.Module):
@@ -36,31 +37,17 @@ class Unfolded(nn.Module):
         return torch.einsum("mchwij,hwocij->mohw", patches, self.weight)
 
 
-class Block(nn.Module):
-    """Two 3×3 layers and a shortcut."""
-
-    def __init__(self, connect: Callable[..., nn.Module], norm: type[nn.Module], *sizes: int) -> None:
-        super().__init__()
-        below, here, size, stride = sizes
-        self.body = nn.Sequential(
-            connect(below, here, 3, input_size=size * stride, stride=stride, padding=1), norm(here), nn.ReLU(),
-            connect(here, here, 3, input_size=size, padding=1), norm(here),
-        )  # fmt: skip
-        self.shortcut = nn.Sequential()
-        if below != here:
-            self.shortcut.append(connect(below, here, 1, input_size=size * stride, stride=stride)).append(norm(here))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
+def exchanged(net: nn.Module, kind: type[nn.Module], make: Callable[[Any], nn.Module]) -> nn.Module:
+    """The same network with every module of that kind exchanged."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, kind):
+                setattr(module, name, make(child))
+    return net
 
 
-def resnet20(connect: Callable[..., nn.Module], norm: type[nn.Module]) -> nn.Sequential:
-    """21 locally connected layers on 32×32 images."""
-    net = nn.Sequential(connect(3, 16, 3, input_size=32, padding=1), norm(16), nn.ReLU())
-    for (below, _, _), (here, size, stride) in pairwise((STAGES[0], *STAGES)):
-        for step in range(3):
-            net.append(Block(connect, norm, here if step else below, here, size, 1 if step else stride))
-    return net.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).append(nn.Linear(64, 10))
+def torchs_batch_norm(net: nn.Module) -> nn.Module:
+    return exchanged(net, BatchNorm2d, lambda norm: nn.BatchNorm2d(norm.num_features))
 
 
 def passes(net: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -107,19 +94,13 @@ def copy_speed() -> float:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     speed = copy_speed()
-    layers: list[LocallyConnected2d] = []
-
-    def connect(*args: int, **options: int) -> LocallyConnected2d:
-        layers.append(LocallyConnected2d(*args, **options))
-        return layers[-1]
-
     images = torch.randn(BATCH, 3, 32, 32)
+    ours = resnet(local=True)
+    layers = locally_connected(ours)
     nets = {
-        "unfold, einsum": resnet20(
-            lambda *args, **options: Unfolded(LocallyConnected2d(*args, **options)), nn.BatchNorm2d
-        ),
-        "ours": resnet20(connect, BatchNorm2d),
-        "ours, torch's batch norm": resnet20(LocallyConnected2d, nn.BatchNorm2d),
+        "unfold, einsum": torchs_batch_norm(exchanged(resnet(local=True), LocallyConnected2d, Unfolded)),
+        "ours": ours,
+        "ours, torch's batch norm": torchs_batch_norm(resnet(local=True)),
     }
     seconds = least({name: passes(net, images) for name, net in nets.items()})
     seconds["floor of the layers"] = sum(floor(layer, speed, first=layer is layers[0]) for layer in layers)
@@ -138,7 +119,7 @@ if __name__ == "__main__":
     table("Sharing the weights of its 21 layers", seconds, floor="a copy of the weights")
     ratio, part = seconds["slicing"] / seconds["share_instantly"], seconds["share_instantly"] / step
     print(f"  {ratio:.1f} × as fast as slicing (goal: 5), {100 * part:.1f} % of a step (goal: at most 5)")
-    for channels, size, _ in STAGES:
+    for channels, size in STAGES:
         layer = LocallyConnected2d(channels, channels, 3, input_size=size, padding=1)
         fed = torch.randn(BATCH, channels, size, size, requires_grad=True)
         placed = torch.randn(size, size, channels, BATCH).permute(3, 2, 0, 1).requires_grad_()
