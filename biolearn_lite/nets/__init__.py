@@ -2,4 +2,6 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["encoders", "layers", "networks"])
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submodules=["clapp", "encoders", "eye", "layers", "networks", "resnet", "stack", "targets"]
+)

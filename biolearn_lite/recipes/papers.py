@@ -33,13 +33,14 @@ def notes(name: str) -> str:
 
 
 def number(name: str, row: str, column: str) -> float | None:
-    """One printed number; None where the cell is empty. `row` is compared with the first cell of each row.
+    """One printed number; None where the cell is empty. `row` is the first cell of a row, or, where first cells repeat,
+    the first two or three: "Weight Sharing, LC - ws(1)", "SimCLR, GLL, RF".
 
     Raises ValueError if there is no such row or column, or the cell is no number.
     """
     for cells in table(name):
-        first = next(iter(cells.values()))
-        if first == row and column in cells:
+        values = list(cells.values())
+        if row in {", ".join(values[:n]) for n in (1, 2, 3)} and column in cells:
             text = cells[column].removesuffix("%")
             return float(text) if text else None
     raise ValueError(f"table {name} has no row {row!r} with a column {column!r}")

@@ -13,6 +13,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "local",
         "online",
         "plasticity",
+        "predictive",
+        "target_prop",
         "weight_sharing",
     ],
 )

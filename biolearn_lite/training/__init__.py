@@ -4,5 +4,17 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["checkpoint", "distributed", "fit", "metrics", "probes", "schedules", "seeds", "step", "stream"],
+    submodules=[
+        "checkpoint",
+        "distributed",
+        "evaluation",
+        "fit",
+        "metrics",
+        "probes",
+        "schedules",
+        "seeds",
+        "step",
+        "stream",
+        "wake_sleep",
+    ],
 )

@@ -4,6 +4,7 @@ import colorsys
 import importlib
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +12,11 @@ import torch.nn.functional as F
 
 from biolearn_lite.data import colours, sets
 from biolearn_lite.data._torchvision import import_torchvision
-from biolearn_lite.data.views import Augmentation, Deform, Deformation, Move, SimCLR, two_views, unmoved, warp
+from biolearn_lite.data.views import Augmentation, Deform, Deformation, Move, SimCLR, Viewed, two_views, unmoved, warp
+from biolearn_lite.nets.encoders import Stage, encoder, heads
+from biolearn_lite.rules.contrastive import contrastive_hinge
+from biolearn_lite.training.checkpoint import Checkpoints
+from biolearn_lite.training.fit import fit
 
 WORLDS = {"deform": Deform(), "move": Move(), "simclr": SimCLR(), "small simclr": SimCLR(side=9)}
 
@@ -328,6 +333,48 @@ def test_bad_settings_are_named(world, setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"{name}="):
         world(**setting)
+
+
+def test_a_data_set_that_looks_anew():
+    """First views above second ones, in the order of the index, other ones each time, from the global stream."""
+    images = (16 * random_images(m=9, channels=1)).byte()
+    viewed, index = Viewed(images, Deform(share=0, mirror=0), white=16), torch.tensor([7, 0, 3])
+    assert (len(viewed), viewed.dim(), viewed.device) == (9, 4, images.device)
+    torch.testing.assert_close(viewed[index], images[[7, 0, 3, 7, 0, 3]] / 16)  # nothing is done in this world
+    moving = Viewed(images, Move(), white=16)
+    torch.manual_seed(5)
+    one, two = moving[index], moving[index]
+    assert one.shape == (6, 1, 12, 12)
+    assert not torch.equal(one, two)
+    assert not torch.equal(one[:3], one[3:])
+    torch.manual_seed(5)
+    assert torch.equal(moving[index], one)
+    first, second = two_views(images[index], Move(), white=16, generator=seeded(5))
+    assert torch.equal(one, torch.cat([first.pixels, second.pixels]))
+    assert Viewed(images, Move(), looks=1, white=16)[index].shape == (3, 1, 12, 12)
+    with pytest.raises(ValueError, match="looks=3"):
+        Viewed(images, Move(), looks=3)
+    with pytest.raises(ValueError, match=r"\(1, 12, 12\)"):
+        Viewed(images[:, 0], Move())
+
+
+def trained_on_views(epochs, *, folder=None, seed=0):
+    images = random_images(m=10, channels=1)
+    network = encoder((Stage(3, pool=True), Stage(4)), channels=1, seed=1)
+    objectives = heads(network, (1, 12, 12), contrastive_hinge, size=5)
+    checkpoints = Checkpoints(folder, every=0) if folder else None
+    sgd = partial(torch.optim.SGD, lr=1e-3)
+    options = {"optimizers": sgd, "batch_size": 4, "seed": seed, "checkpoints": checkpoints, "progress": False}
+    fit(network, objectives, Viewed(images, Deform()), torch.zeros(10), epochs=epochs, **options)
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_training_on_views_is_seeded_and_resumes_with_the_same_views(tmp_path):
+    whole = trained_on_views(3)
+    assert torch.equal(whole, trained_on_views(3))
+    assert not torch.equal(whole, trained_on_views(3, seed=1))
+    trained_on_views(1, folder=tmp_path)
+    assert torch.equal(whole, trained_on_views(3, folder=tmp_path))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA is absent: views on it NOT tested")
