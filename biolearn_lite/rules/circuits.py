@@ -12,11 +12,24 @@ A three-factor rule asks two things of the tissue around a synapse, and 001, app
   at d³ / (tanh |d|³ + c), so a deviation of 0.3, held long, is remembered as 1.
 - *the third factor M*, by a chain of four cells (Eq. 63-66; with groups, Eq. 68-70).
 
+The contrastive hinge loss (`rules.contrastive`) asks how far apart two glances are, and 002, appendix A, sketches cells
+for it: a short-term memory h of the first glance, and for each neuron two rectified differences D, whose sums S⁺ and S⁻
+are the two halves of the L1 distance:
+
+    D⁺ = (h - x)₊,   D⁻ = (x - h)₊        S⁺ = Σ D⁺,   S⁻ = Σ D⁻        S⁺ + S⁻ = ‖h - x‖₁
+
+As printed, each half has a threshold of its own, and what is passed on is D⁺ alone. The loss needs one cell more, which
+adds the halves before its threshold, and both signs: `pull` and `push` are that circuit.
+
 Sleep (`rules.weight_sharing`) asks each neuron for its deviation from the mean answer of its module, and 004, section
 4.2, gives one inhibitory cell for that: it listens to all excitatory ones and subtracts what it hears (Eq. 8-9).
 
+CLAPP (`rules.predictive`) asks every layer for one number, surprise, and 003, appendix C, sketches who could find it: a
+neuron bursts when its soma z and its dendrite's prediction ẑ are active together; two nuclei add up the bursts of all,
+one those of like sign (ON), one those of unlike sign (OFF); a last cell compares both and knows whether the eye jumped.
+
 Each is a differential equation, followed in steps of dt; inputs are held during a step, and the result is the state at
-its end. Halving dt halves the error (quarters it for the filter). Chapters 05 and 14.
+its end. Halving dt halves the error (quarters it for the filter). Chapters 05, 07, 10 and 14.
 """
 
 import math
@@ -139,6 +152,83 @@ def third_factor_cells(
     return ThirdFactor(b[:, 0], b[:, 1], b[:, 2], b[:, 3], b[:, 4:])
 
 
+class Comparison(NamedTuple):
+    """What a memory holds and how the present differs: h, D⁺ and D⁻ (..., neurons), their sums S⁺ and S⁻ (...)."""
+
+    memory: Tensor
+    plus: Tensor
+    minus: Tensor
+    sum_plus: Tensor
+    sum_minus: Tensor
+
+
+def comparison_circuit(rate: Tensor, store: Tensor, *, dt: float, tau: float = 0.02) -> Comparison:
+    """Cells that remember one glance and compare the next ones with it, over time, all starting from 0.
+
+    Args:
+        rate: x, of the embedding's neurons, (steps, neurons), as the deviation from their background.
+        store: opens the memory, (steps,): τ ḣ = store (x - h). At 1 it follows the rate, at 0 it keeps what it has.
+        tau: time constant of every cell. Two inhibitory ones stand between, u ≈ x and v ≈ h: D⁺ relaxes to (h - u)₊,
+            D⁻ to (x - v)₊, S⁺ and S⁻ to their sums.
+
+    Raises: ValueError. Source: 002, Appendix A, each cell relaxing to its right-hand side; the memory is our choice.
+    """
+    if not 0 < tau < math.inf:
+        raise ValueError(f"tau={tau} must be a positive number")
+    if rate.dim() != 2 or store.shape != rate.shape[:1]:
+        raise ValueError(
+            f"rate is {tuple(rate.shape)}, store {tuple(store.shape)}: expected (steps, neurons), (steps,)"
+        )
+    n = rate.shape[1]
+
+    def derivative(state: Tensor, now: Tensor) -> Tensor:
+        h, u, v, plus, minus, sums = state.split([n, n, n, n, n, 2])
+        x, opened = now[:-1], now[-1]
+        settled = [x, h, F.relu(h - u), F.relu(x - v), torch.stack([plus.sum(), minus.sum()])]
+        relaxing = torch.cat(settled) - torch.cat([u, v, plus, minus, sums])
+        return torch.cat([opened * (x - h), relaxing]) / tau
+
+    states = integrate(derivative, rate.new_zeros(5 * n + 2), torch.cat([rate, store[:, None].to(rate)], 1), dt=dt)
+    h, _, _, plus, minus, sums = states.split([n, n, n, n, n, 2], dim=1)
+    return Comparison(h, plus, minus, sums[:, 0], sums[:, 1])
+
+
+def comparison_balance(remembered: Tensor, now: Tensor) -> Comparison:
+    """Where `comparison_circuit` settles for glances (..., neurons) that stay. Source: 002, Appendix A."""
+    plus, minus = F.relu(remembered - now), F.relu(now - remembered)
+    return Comparison(remembered, plus, minus, plus.sum(-1), minus.sum(-1))
+
+
+def pull(cells: Comparison, *, margin: float) -> Tensor:
+    """What the neurons hear from a partner, (..., neurons): -δ^b of 002, Eq. 5, sgn(remembered - now) if it is too far.
+
+    One cell adds both halves before the threshold; two cells per neuron say which half it belongs to.
+    """
+    far = cells.sum_plus + cells.sum_minus > margin
+    return far.unsqueeze(-1) * _sign(cells)
+
+
+def push(cells: Comparison, *, margin: float) -> Tensor:
+    """What the neurons hear from a thing that is no partner: -δ^b of 002, Eq. 6, away from the memory if too near."""
+    near = cells.sum_plus + cells.sum_minus < margin
+    return near.unsqueeze(-1) * -_sign(cells)
+
+
+def pull_as_printed(cells: Comparison, *, margin_positive: float, margin_negative: float) -> Tensor:
+    """What 002, Appendix A, passes on for a partner: D⁺ if S⁺ > m₁ or S⁻ > m₂. Not Eq. 5.
+
+    For m₁ ≤ m₂ it never speaks where Eq. 5 is silent, but stays silent up to a distance of m₁ + m₂. What it passes on
+    is graded, and it can only raise a neuron's rate, never lower it.
+    """
+    passed = (cells.sum_plus > margin_positive) | (cells.sum_minus > margin_negative)
+    return passed.unsqueeze(-1) * cells.plus
+
+
+def _sign(cells: Comparison) -> Tensor:
+    """sgn(remembered - now), as two cells per neuron know it."""
+    return (cells.plus > 0).to(cells.plus) - (cells.minus > 0).to(cells.minus)
+
+
 class Inhibition(NamedTuple):
     """Rates of excitatory neurons, r (..., neurons), and of their inhibitory neuron, r_inh (...)."""
 
@@ -187,3 +277,32 @@ def inhibitory_balance(drive: Tensor, *, inhibition: float, bias: float = 1.0) -
         raise ValueError(f"inhibition={inhibition} must be a finite number of at least 0")
     r_inh = drive.mean(-1) / (1 + inhibition)
     return Inhibition(bias + drive - inhibition * r_inh.unsqueeze(-1), r_inh)
+
+
+class Surprise(NamedTuple):
+    """Both nuclei, on and off (steps, ...), and what is broadcast to the layer: gamma (steps, ...), one of -1, 0, 1."""
+
+    on: Tensor
+    off: Tensor
+    gamma: Tensor
+
+
+def surprise_circuit(z: Tensor, prediction: Tensor, y: Tensor, *, dt: float, tau: float = 1.0) -> Surprise:
+    """Nuclei that follow the bursts, τ ȯn = -on + Σ (z ẑ)₊ and τ ȯff = -off + Σ (-z ẑ)₊, from 0; and γ = y if
+    y (on - off) < 1, else 0.
+
+    Args:
+        z, prediction: the layer's activity and ẑ = W_pred c, (steps, ..., neurons). y: 1 where the eye stayed, -1 where
+            it jumped, (steps, ...). dt, tau: step, and the nuclei's time constant.
+
+    Settled, on - off is the score u = z·ẑ, and γ that of Eq. 4. Raises: ValueError. Source: 003, appendix C.
+    """
+    if z.shape != prediction.shape or z.shape[:-1] != y.shape or z.dim() < 2:
+        shapes = tuple(z.shape), tuple(prediction.shape), tuple(y.shape)
+        raise ValueError(f"z, prediction and y are {shapes}: give (steps, ..., neurons) twice, and (steps, ...)")
+    if not (y.abs() == 1).all() or not 0 < tau < math.inf:
+        raise ValueError(f"y must hold 1 and -1 alone, and tau={tau} be positive")
+    bursts = z * prediction
+    inputs = torch.stack([F.relu(bursts).sum(-1), F.relu(-bursts).sum(-1)], dim=1)
+    on, off = integrate(lambda r, heard: (heard - r) / tau, torch.zeros_like(inputs[0]), inputs, dt=dt).unbind(1)
+    return Surprise(on, off, y * (y * (on - off) < 1))

@@ -49,6 +49,12 @@ def test_a_readout_of_every_place_notices():
     assert not torch.allclose(network(sheets(1)), network(sheets(0)), atol=1e-3)
 
 
+def test_seeds_differ_and_can_be_repeated():
+    first, again, other = (stack(SHAPE, (3, 5), seed=seed).layers[0].op.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
 def test_black_is_silence():
     network = net()
     assert not network.activities(torch.zeros(1, *SHAPE, dtype=torch.float64))[0].any()
