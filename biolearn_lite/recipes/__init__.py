@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "bottleneck",
         "by_targets",
         "clapp",
+        "clapp_views",
         "demands",
         "dense",
         "dtp",

@@ -35,7 +35,18 @@ from biolearn_lite.training.checkpoint import Checkpoints
 if TYPE_CHECKING:
     from biolearn_lite.recipes.report import Report
 
-MODULES = ("bottleneck", "vgg", "feedback_depth", "demands", "hinge", "sleep", "sleep_dynamics", "clapp", "dtp")
+MODULES = (
+    "bottleneck",
+    "vgg",
+    "feedback_depth",
+    "demands",
+    "hinge",
+    "sleep",
+    "sleep_dynamics",
+    "clapp",
+    "clapp_views",
+    "dtp",
+)
 """The modules of recipes, one per paper."""
 
 S = TypeVar("S")

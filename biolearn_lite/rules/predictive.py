@@ -309,7 +309,8 @@ def _events(y: Tensor, u: Tensor) -> Tensor:
 def _shares(y: Tensor) -> Tensor:
     """The weight of each event in the loss: fixations together count 1, and so do saccades, however many there are."""
     stayed = y > 0
-    return torch.where(stayed, 1 / stayed.sum().clamp(min=1), 1 / (~stayed).sum().clamp(min=1)).to(y.dtype)
+    of_stays, of_jumps = (1 / kind.sum().clamp(min=1).to(y.dtype) for kind in (stayed, ~stayed))
+    return torch.where(stayed, of_stays, of_jumps)
 
 
 def _check_options(c: Tensor, z: Tensor, W_retro: Tensor | None, one_gate: bool, block: str | None) -> None:
