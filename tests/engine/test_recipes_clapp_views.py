@@ -1,5 +1,7 @@
 """CLAPP's question about two views: its loss by a slow loop, W_pred learns, the printed numbers, two true steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def test_the_loss_by_a_slow_loop():
     assert objective(a, b).item() == pytest.approx(same + other, abs=1e-12)
 
 
-def test_the_predictions_learn_with_the_heads():
+def test_the_predictions_learn_with_the_heads(monkeypatch):
     settings = page.settings("CLAPP GLL", "digits")
     data = two_views.random(settings, 2)
     seen = {}
@@ -33,11 +35,8 @@ def test_the_predictions_learn_with_the_heads():
             seen.setdefault(id(self), []).append(self.W_pred.detach().clone())
             return super().forward(a, b)
 
-    original, page.PredictedView = page.PredictedView, Watched
-    try:
-        page.train(engine.dataclasses.replace(settings, epochs=1), data, 0, False, None)
-    finally:
-        page.PredictedView = original
+    monkeypatch.setattr(page, "PredictedView", Watched)
+    page.train(replace(settings, epochs=1), data, 0, False, None)
     assert len(seen) == 3
     assert all(not torch.equal(weights[0], weights[-1]) for weights in seen.values())
 
