@@ -22,9 +22,9 @@ DATA = Glances(torch.randint(256, (IMAGES, 3, 96, 96), dtype=torch.uint8))
 SEEN = DATA[torch.arange(IMAGES)]
 
 
-def step(modules):
+def step(modules, pieces):
     """One training step, as `training.fit` takes it, on patches that are there."""
-    network = glance_encoder(VGG6, partition=PARTITIONS[modules])
+    network = glance_encoder(VGG6, partition=PARTITIONS[modules], pieces=pieces)
     objectives = predictions(network, Eye(), retro=True)
     optimizers = [
         torch.optim.Adam([*block.parameters(), *objective.parameters()], lr=2e-4, fused=True)
@@ -36,7 +36,12 @@ def step(modules):
 
 
 if __name__ == "__main__":
-    steps = {"end to end": step("1 module"), "layer by layer": step("6 modules")}
+    steps = {
+        "end to end": step("1 module", 1),
+        "end to end, in 8 pieces": step("1 module", 8),
+        "layer by layer, in one piece": step("6 modules", 1),
+        "layer by layer": step("6 modules", 8),
+    }
     contestants = steps | {"patches": lambda: DATA[torch.arange(IMAGES)]}
     seconds = timing.least(contestants, rounds=ROUNDS)
     timing.table(f"CLAPP, VGG-6, {IMAGES} images", seconds, floor="end to end", goal=1.25)

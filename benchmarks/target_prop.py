@@ -1,4 +1,8 @@
-"""A step of difference target propagation beside a backprop step of the same network: time, and memory at its peak."""
+"""A step of difference target propagation beside a backprop step of the same network: time, and memory at its peak.
+
+Targets put a rising activation after its pool, which `Network` does not. What backprop would gain by the same is in the
+row "backprop, pooled first".
+"""
 
 import gc
 
@@ -41,7 +45,10 @@ def cross_entropy(scores, batch):
     return F.cross_entropy(scores, batch.labels)
 
 
-def steps(stages, shape, batch_size, stride, *, by_targets):
+RULES = ("backprop", "backprop, pooled first", "difference targets")
+
+
+def steps(stages, shape, batch_size, stride, *, rule):
     """One training step, as `training.fit` takes it."""
     network = encoder(stages, channels=shape[0])
     if stride:
@@ -49,7 +56,10 @@ def steps(stages, shape, batch_size, stride, *, by_targets):
     batch = Batch(torch.rand(batch_size, *shape), torch.arange(batch_size) % 10)
     features = network(batch.inputs)[0].numel()
     head = nn.Sequential(nn.Flatten(), Linear(features, 10, bias=False))
-    if by_targets:
+    if rule == "backprop, pooled first":
+        for layer in network.layers:
+            layer.activation, layer.pool = nn.Identity(), nn.Sequential(layer.pool, layer.activation)
+    if rule == "difference targets":
         network = target_network(network.layers)
         objective = DifferenceTargets(network, shape, head, cross_entropy)
         optimizer = two_rates(objective, 1e-4, inverse_rate=1e-3)([*network.parameters(), *objective.parameters()])
@@ -97,7 +107,7 @@ def peak_bytes(run):
 
 if __name__ == "__main__":
     for name, case in CASES.items():
-        contestants = {rule: steps(*case, by_targets=rule != "backprop") for rule in ("backprop", "difference targets")}
+        contestants = {rule: steps(*case, rule=rule) for rule in RULES}
         timing.table(name, timing.least(contestants), floor="backprop", goal=1.5)
         peaks = {rule: peak_bytes(run) for rule, run in contestants.items()}
         for rule, peak in peaks.items():

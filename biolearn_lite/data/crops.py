@@ -17,42 +17,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from biolearn_lite.data.drawn import Drawn
+
 
 @final
-class Crops:
-    """A data set that crops its pictures anew whenever it is asked for some: what `training.fit` takes for `inputs`.
+class Crops(Drawn):
+    """A data set that crops its pictures anew whenever it is asked for some.
 
     Args:
         pictures: (n, C, H, W), as networks see them, with a margin around the middle that crops can reach.
         size: height and width of a crop. reach: the greatest distance of a crop from the middle, in each direction.
         copies: crops per picture.
 
-    `crops[index]` is (copies · m, C, *size), all first copies above all second ones; labels stay m. The draws are
-    PyTorch's own, which `fit` seeds and keeps with its checkpoints. Raises: ValueError.
+    `crops[index]` is (copies · m, C, *size), all first copies above all second ones; labels stay m. Raises: ValueError.
     """
 
     def __init__(self, pictures: Tensor, *, size: tuple[int, int], reach: int, copies: int = 1) -> None:
         if copies < 1 or reach < 0:
             raise ValueError(f"copies={copies} must be at least 1, reach={reach} at least 0")
         crop(pictures[:1], size, down=reach, right=reach)
-        self.pictures, self.size, self.reach, self.copies = pictures, size, reach, copies
-
-    @property
-    def device(self) -> torch.device:
-        return self.pictures.device
-
-    def dim(self) -> int:
-        return self.pictures.dim()
-
-    def __len__(self) -> int:
-        return len(self.pictures)
+        super().__init__(pictures)
+        self.size, self.reach, self.copies = size, reach, copies
 
     def __getitem__(self, index: Tensor) -> Tensor:
         height, width = (length + 2 * self.reach for length in self.size)
-        reached = crop(self.pictures[index], (height, width)).repeat(self.copies, 1, 1, 1)
-        windows = reached.unfold(2, self.size[0], 1).unfold(3, self.size[1], 1)
-        top, left = torch.randint(2 * self.reach + 1, (2, len(reached))).to(self.device)
-        return windows[torch.arange(len(reached), device=self.device), :, top, left]
+        reached = crop(self.images[index], (height, width))
+        return anywhere(reached.repeat(self.copies, 1, 1, 1), self.size)
+
+
+def anywhere(pictures: Tensor, size: tuple[int, int], *, generator: torch.Generator | None = None) -> Tensor:
+    """A piece of each picture (m, C, H, W), all places equally likely: (m, C, *size). Raises: ValueError."""
+    crop(pictures[:1], size)
+    room = torch.tensor(pictures.shape[2:]) - torch.tensor(size)
+    uniform = torch.rand(len(pictures), 2, generator=generator, dtype=torch.float64)
+    top, left = (uniform * (room + 1)).long().to(pictures.device).unbind(1)
+    places = pictures.unfold(2, size[0], 1).unfold(3, size[1], 1)
+    return places[torch.arange(len(pictures), device=pictures.device), :, top, left]
 
 
 def crop(pictures: Tensor, size: tuple[int, int], *, down: int = 0, right: int = 0) -> Tensor:

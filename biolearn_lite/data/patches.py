@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from biolearn_lite.data import colours, views
+from biolearn_lite.data.crops import anywhere, crop
+from biolearn_lite.data.drawn import Drawn
 
 GRAY_STL = (0.4120, 0.2570)
 """Mean and deviation of gray pixels (0 to 1), as the published run scales them."""
@@ -38,20 +40,6 @@ def patches(images: Tensor, *, side: int = 16, stride: int = 8) -> Tensor:
     return images.unfold(2, side, stride).unfold(3, side, stride).permute(0, 3, 2, 1, 4, 5)
 
 
-def crop(images: Tensor, side: int, *, centre: bool = False, generator: torch.Generator | None = None) -> Tensor:
-    """A square of each image, (m, C, side, side): from its middle, or from anywhere, all places equally likely."""
-    if not 1 <= side <= min(images.shape[-2:]):
-        raise ValueError(f"side={side}: the images are {tuple(images.shape[-2:])}")
-    room = torch.tensor([images.shape[-2] - side, images.shape[-1] - side])
-    if centre:
-        top, left = room.div(2, rounding_mode="floor").tolist()
-        return images[..., top : top + side, left : left + side]
-    uniform = torch.rand(len(images), 2, generator=generator, dtype=torch.float64)
-    top, left = (uniform * (room + 1)).long().to(images.device).unbind(1)
-    places = images.unfold(2, side, 1).unfold(3, side, 1)
-    return places[torch.arange(len(images), device=images.device), :, top, left]
-
-
 def mirror(images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """Each image, or with probability one half its mirror image."""
     coin = torch.rand(len(images), generator=generator).to(images.device) < 0.5
@@ -59,8 +47,8 @@ def mirror(images: Tensor, *, generator: torch.Generator | None = None) -> Tenso
 
 
 @final
-class Glances:
-    """A data set that shows images as gray patches: what `training.fit` takes for `inputs`.
+class Glances(Drawn):
+    """A data set that shows images as gray patches.
 
     Args:
         images: (n, C, H, W), uint8 with values 0..white, or floats from 0 to 1; gray, or RGB, which is turned gray.
@@ -68,8 +56,7 @@ class Glances:
         still: crop the middle and mirror nothing, for measuring; else both are left to chance.
         mean, std: of gray pixels scaled to 0..1.
 
-    `glances[index]` is (m · columns · rows, 1, patch, patch). The draws are PyTorch's own, which `fit` seeds and keeps
-    with its checkpoints. Source: 003, appendix B.1; sizes as published.
+    `glances[index]` is (m · columns · rows, 1, patch, patch). Source: 003, appendix B.1; sizes as published.
     """
 
     def __init__(
@@ -84,32 +71,26 @@ class Glances:
         mean: float = GRAY_STL[0],
         std: float = GRAY_STL[1],
     ) -> None:
-        self.images, self.side, self.patch, self.stride = images, side, patch, stride
+        super().__init__(images)
+        self.side, self.patch, self.stride = side, patch, stride
         self.still, self.white, self.mean, self.std = still, white, mean, std
-        steps = (side - patch) // stride + 1
-        self.grid = (steps, steps)
-        self[torch.arange(min(1, len(images)))]  # raises where images or sizes are none
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def dim(self) -> int:
-        return self.images.dim()
-
-    def __len__(self) -> int:
-        return len(self.images)
+        views.to_pixels(images[:1], white=white)  # raises where images are none
+        if not patch <= side <= min(images.shape[2:]):
+            raise ValueError(f"side={side}: give one from {patch}, a patch, to {min(images.shape[2:])}, the images")
+        columns, rows = patches(images[:1, :, :side, :side], side=patch, stride=stride).shape[1:3]
+        self.grid = (columns, rows)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        seen = crop(self.images[index], self.side, centre=self.still)
+        size = self.side, self.side
+        seen = (crop if self.still else anywhere)(self.images[index], size)
         gray = colours.luminance(views.to_pixels(seen, white=self.white))
         gray = (gray if self.still else mirror(gray)).sub(self.mean).div_(self.std)
         return patches(gray, side=self.patch, stride=self.stride).flatten(0, 2)
 
 
 @final
-class Strips:
-    """Columns of things of one class: what `training.fit` takes for `inputs`.
+class Strips(Drawn):
+    """Columns of things of one class.
 
     Args:
         images: (n, C, H, W), as in `Glances`. labels: (n,). The i-th strip is made of things of the i-th one's class.
@@ -117,27 +98,17 @@ class Strips:
             `views.Deform`.
 
     `strips[index]` is (m · columns · rows, C, H, W), pixels from -1 to 1; things and deformations are drawn anew every
-    time, by PyTorch's own generator.
+    time.
     """
 
     def __init__(
         self, images: Tensor, labels: Tensor, *, grid: tuple[int, int] = (2, 6), deform: float = 0.15, white: int = 255
     ) -> None:
-        self.images, self.labels = views.to_pixels(images, white=white), labels
-        self.grid, self.deform = grid, deform
+        super().__init__(views.to_pixels(images, white=white))
+        self.labels, self.grid, self.deform = labels, grid, deform
         self.by_class = labels.argsort(stable=True)
         self.counts = labels.bincount()
         self.starts = self.counts.cumsum(0) - self.counts
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def dim(self) -> int:
-        return self.images.dim()
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         y = self.labels[index].unsqueeze(1)

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from biolearn_lite.data import colours
+from biolearn_lite.data.drawn import Drawn
 
 Generator = torch.Generator | None
 
@@ -68,33 +69,23 @@ def two_views(images: Tensor, world: World, *, white: int = 255, generator: Gene
 
 
 @final
-class Viewed:
-    """A data set that looks anew at its images whenever it is asked for some: what `training.fit` takes for `inputs`.
+class Viewed(Drawn):
+    """A data set that looks anew at its images whenever it is asked for some.
 
         fit(network, objectives, Viewed(images, Deform()), labels, ...)
 
     Args:
         images: (n, C, H, W), as in `two_views`. looks: 2 for pairs, 1 to show each image deformed once.
 
-    `viewed[index]` is (looks · m, C, H, W), all first views above all second ones. The draws are PyTorch's own, which
-    `fit` seeds and keeps with its checkpoints: the same seed gives the same views, also after an interruption.
+    `viewed[index]` is (looks · m, C, H, W), all first views above all second ones.
     """
 
     def __init__(self, images: Tensor, world: World, *, looks: int = 2, white: int = 255) -> None:
         if looks not in (1, 2):
             raise ValueError(f"looks={looks}: give 2 for pairs of views, or 1")
         to_pixels(images[:1], white=white)  # raises where images are none
-        self.images, self.world, self.looks, self.white = images, world, looks, white
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def dim(self) -> int:
-        return self.images.dim()
-
-    def __len__(self) -> int:
-        return len(self.images)
+        super().__init__(images)
+        self.world, self.looks, self.white = world, looks, white
 
     def __getitem__(self, index: Tensor) -> Tensor:
         pixels = to_pixels(self.images[index], white=self.white)

@@ -45,13 +45,19 @@ PARTITIONS = {
 
 
 def glance_encoder(
-    stages: Sequence[Stage] = VGG6, *, channels: int = 1, partition: Sequence[int] | None = None, seed: int = 0
+    stages: Sequence[Stage] = VGG6,
+    *,
+    channels: int = 1,
+    partition: Sequence[int] | None = None,
+    seed: int = 0,
+    pieces: int = 1,
 ) -> Network:
     """A row of 3×3 convolutions with bias that keep a patch's size, cut into blocks of `GlanceBlock`.
 
     Args:
         stages: the layers, bottom first. channels: of the patches. partition: see `Network`.
         seed: of the initial weights, PyTorch's default U(±1/√fan_in).
+        pieces: see `GlanceBlock`. More of them take less memory, up to the gradient of all weights for each.
     """
     below = [channels, *(stage.channels for stage in stages)]
     with torch.random.fork_rng():
@@ -65,15 +71,30 @@ def glance_encoder(
             for width, stage in zip(below, stages, strict=False)
         ]
     network = Network(layers, partition)
-    network.blocks = nn.ModuleList(GlanceBlock(list(cast(Any, block).layers)) for block in network.blocks)
+    network.blocks = nn.ModuleList(
+        GlanceBlock(list(cast(Any, block).layers), pieces=pieces) for block in network.blocks
+    )
     return network
 
 
 @final
 class GlanceBlock(Block):
-    """A block that shows the mean of its map over positions, (n, C), and passes on the map, (n, C, h, w)."""
+    """A block that shows the mean of its map over positions, (n, C), and passes on the map, (n, C, h, w).
+
+    pieces: of a batch, each with a graph of its own. What a backward pass needs for a moment, it needs for a piece.
+    """
+
+    def __init__(self, layers: Sequence[Layer], *, pieces: int = 1) -> None:
+        super().__init__(layers)
+        if pieces < 1:
+            raise ValueError(f"pieces={pieces}: give at least 1")
+        self.pieces = pieces
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen, passed = zip(*map(self._see, x.chunk(self.pieces)), strict=True)
+        return torch.cat(seen), torch.cat(passed)
+
+    def _see(self, x: Tensor) -> tuple[Tensor, Tensor]:
         *below, top = cast(Sequence[Layer], self.layers)
         for layer in below:
             x = layer(x)

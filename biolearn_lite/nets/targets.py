@@ -58,7 +58,7 @@ class TargetBlock(Block):
             raise ValueError("a network that learns from targets trains in one process: start it without torchrun")
         seen = []
         for layer in cast(Sequence[Layer], self.layers):
-            seen.append(layer.activity(x))
+            seen.append(_activity(layer, x))
             x = layer.after(seen[-1].detach())
         return Activities(seen), x
 
@@ -220,15 +220,16 @@ def two_rates(objective: DifferenceTargets, rate: float, *, inverse_rate: float)
 
 
 def _after(below: Layer, layer: Layer) -> Callable[[Tensor], Tensor]:
-    """From the activity below to a layer's own, without a graph. A rising activation may come after the pool."""
+    """From the activity below to a layer's own."""
+    return lambda z: _activity(layer, below.after(z))
 
-    def forward(z: Tensor) -> Tensor:
-        x = below.after(z)
-        if (side := _side(layer.pool)) and isinstance(layer.activation, RISING):
-            return cast(Tensor, layer.activation(_largest(layer.op(x), side)))
+
+def _activity(layer: Layer, x: Tensor) -> Tensor:
+    """As `layer.activity`, in less time: a rising activation comes after max-pooling, with a quarter left to do."""
+    if not (side := _side(layer.pool)) or not isinstance(layer.activation, RISING):
         return layer.activity(x)
-
-    return forward
+    a = layer.op(x)
+    return cast(Tensor, layer.activation(layer.pool(a) if torch.is_grad_enabled() else _largest(a, side)))
 
 
 RISING = (nn.Identity, nn.Tanh, nn.Hardtanh, nn.ReLU)

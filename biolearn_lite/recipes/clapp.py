@@ -79,16 +79,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
 
 SMALL_COLUMNS = ("digits", "textures")
 SHOWN = {
-    "digits": {
-        "random encoder",
-        "supervised",
-        "CPC",
-        "GIM",
-        "CLAPP",
-        "CLAPP, one matrix",
-        "CLAPP-s",
-        "Hinge Loss CPC",
-    },
+    "digits": {row for row in ROWS if "4 modules" not in row and "3 modules" not in row},
     "textures": {"random encoder", "CLAPP-s"},
     "imagenette": {*ROWS},
     "stl10": {*ROWS},
@@ -100,8 +91,8 @@ def settings(row: str, column: str) -> Settings:
     """A cell of the table. One case at a time takes twice as long; nothing takes no time."""
     chosen = {"partition": "6 modules"} | COLUMNS[column] | ROWS[row]
     if column in SMALL_COLUMNS:
-        whole = chosen["partition"] == "1 module"
-        chosen["partition"] = "small, 1 module" if whole else "small, layer by layer"
+        few = chosen["partition"] in ("1 module", "2 modules")
+        chosen["partition"] = f"small, {chosen['partition']}" if few else "small, layer by layer"
     made = Settings(data=column, **chosen)
     epochs = 1 if made.rule == "nothing" else made.epochs if made.both else 2 * made.epochs
     return replace(made, epochs=epochs)

@@ -36,11 +36,12 @@ from torch.optim.lr_scheduler import MultiStepLR
 from biolearn_lite.data import sets
 from biolearn_lite.nets.layers import Conv2d, Layer, Linear, LocallyConnected2d
 from biolearn_lite.nets.networks import Network, layer_gradients
+from biolearn_lite.recipes.dense import cross_entropy, percent
 from biolearn_lite.recipes.engine import Metrics, Recipe, Scale, known, setting
 from biolearn_lite.rules.feedback import bias_and_variance
 from biolearn_lite.training.checkpoint import Checkpoints
 from biolearn_lite.training.fit import Batch, fit
-from biolearn_lite.training.probes import accuracy, linear_probe
+from biolearn_lite.training.probes import linear_probe
 
 ROWS: dict[str, dict[str, Any]] = {
     "backprop": {"rate": 0.1},
@@ -208,8 +209,8 @@ def train(settings: Settings, data: Data, seed: int, progress: bool, checkpoints
     )
     features = [(_top_hidden(network, x), y) for x, y in data]
     return {
-        "test_accuracy": _percent(network, data.test),
-        "train_accuracy": _percent(network, data.train),
+        "test_accuracy": percent(network, data.test),
+        "train_accuracy": percent(network, data.train),
         "probe": 100 * linear_probe(*features, num_classes=10),
         "history": [{"epoch": 0, "losses": [None] * len(objectives)} | born, *history],
     }
@@ -223,11 +224,6 @@ def with_labels(examples: tuple[Tensor, Tensor], share: float, seed: int) -> tup
     known = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[: round(share * len(y))]
     again = known.repeat(-(-len(y) // len(known)))[: len(y)].to(y.device)
     return x[again], y[again]
-
-
-def cross_entropy(seen: Tensor, batch: Batch) -> Tensor:
-    """The one scalar there is."""
-    return F.cross_entropy(seen, batch.labels)
 
 
 def yardstick(network: Network, taught: list[Batch], everything: list[Batch]) -> Metrics:
@@ -256,7 +252,7 @@ def updates(network: Network, batches: list[Batch]) -> Iterator[Tensor]:
 def _measure(settings: Settings, network: Network, data: Data, taught: tuple[Tensor, Tensor], epoch: int) -> Metrics:
     network.eval()
     with torch.random.fork_rng():  # wires redrawn for a measurement leave those of the training alone
-        score = {"test_accuracy": _percent(network, data.test)}
+        score = {"test_accuracy": percent(network, data.test)}
         if settings.learns == "readout":
             return score
         return score | yardstick(network, _batches(taught, settings), _batches(data.train, settings))
@@ -270,12 +266,6 @@ def _batches(examples: tuple[Tensor, Tensor], settings: Settings) -> list[Batch]
 @torch.no_grad()
 def _top_hidden(network: Network, x: Tensor) -> Tensor:
     return torch.cat([network.activities(part)[-2].flatten(1) for part in x.split(1024)])
-
-
-@torch.no_grad()
-def _percent(network: Network, examples: tuple[Tensor, Tensor]) -> float:
-    scores = torch.cat([network(x) for x in examples[0].split(1024)])
-    return 100 * accuracy(scores, examples[1])
 
 
 RECIPES = (

@@ -22,20 +22,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from biolearn_lite.data import sets
 from biolearn_lite.nets.networks import Network, layer_gradients, mlp
+from biolearn_lite.recipes.dense import cross_entropy, percent
 from biolearn_lite.recipes.engine import Metrics, Recipe, Scale, setting
 from biolearn_lite.rules.feedback import bias_and_variance
 from biolearn_lite.training.checkpoint import Checkpoints
 from biolearn_lite.training.fit import Batch, fit
-from biolearn_lite.training.probes import accuracy, layer_probes
+from biolearn_lite.training.probes import layer_probes
 
 ROWS = {
     "backprop": "backprop",
@@ -132,8 +132,8 @@ def train(settings: Settings, data: Data, seed: int, progress: bool, checkpoints
     )
     probes = layer_probes(network, data.train, data.test, num_classes=CLASSES)
     return {
-        "test_accuracy": _percent(network, data.test),
-        "train_accuracy": _percent(network, data.train),
+        "test_accuracy": percent(network, data.test),
+        "train_accuracy": percent(network, data.train),
         "probe": 100 * probes[-2],
         "probes": [100 * probe for probe in probes[:-1]],
         "history": [{"epoch": 0, "losses": [None] * len(objectives)} | born, *history],
@@ -156,11 +156,6 @@ def build(settings: Settings, seed: int) -> Network:
     return network
 
 
-def cross_entropy(seen: Tensor, batch: Batch) -> Tensor:
-    """The one scalar there is."""
-    return F.cross_entropy(seen, batch.labels)
-
-
 def yardstick(network: Network, batches: Sequence[Batch]) -> dict[str, list[float]]:
     """Per layer, bottom first: the angle of the mean update to backprop's (degrees), and the SNR of single updates."""
     with network.exact_feedback():
@@ -178,17 +173,12 @@ def _by_layer(network: Network, batches: Sequence[Batch]) -> list[tuple[Tensor, 
 
 
 def _measure(settings: Settings, network: Network, data: Data, epoch: int) -> Metrics:
-    score = {"test_accuracy": _percent(network, data.test)}
+    score = {"test_accuracy": percent(network, data.test)}
     if settings.learns == "readout":
         return score
     x, y = (part.split(settings.batch_size) for part in data.train)
     whole = [Batch(*pair) for pair in zip(x, y, strict=True) if len(pair[1]) == settings.batch_size]
     return score | yardstick(network, whole)
-
-
-@torch.no_grad()
-def _percent(network: Network, examples: tuple[Tensor, Tensor]) -> float:
-    return 100 * accuracy(cast(Tensor, network(examples[0])), examples[1])
 
 
 RECIPES = (

@@ -56,7 +56,11 @@ STAGES = {
     "smaller": tuple(Stage(channels, nn.ReLU, True) for channels in (16, 32, 64)),
 }
 CLASSES = 10
-PARTITIONS = clapp.PARTITIONS | {"small, 1 module": (3,), "small, layer by layer": (1, 1, 1)}
+PARTITIONS = clapp.PARTITIONS | {
+    "small, 1 module": (3,),
+    "small, 2 modules": (2, 1),
+    "small, layer by layer": (1, 1, 1),
+}
 
 
 class Source(Protocol):

@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from biolearn_lite.data import sets
-from biolearn_lite.data._torchvision import import_torchvision
+from biolearn_lite.data import imagenette, sets
 from biolearn_lite.data.views import Deform, Move, SimCLR, Viewed, World, to_pixels, two_views
 from biolearn_lite.nets.encoders import CIFAR, MNIST, STL, Stage, encoder, heads
 from biolearn_lite.nets.networks import Network
@@ -111,7 +110,7 @@ def load(settings: Settings, device: torch.device) -> Data:
 
 def find(name: str, device: torch.device) -> sets.DataSet:
     """A data set by name: of `data.sets`, or the folder "imagenette-96", our stand-in for STL-10."""
-    return _imagenette(device) if name == "imagenette" else sets.load(name, device=device)
+    return imagenette.load(device=device) if name == "imagenette" else sets.load(name, device=device)
 
 
 def prepare(settings: Settings, judged: sets.DataSet, shown: sets.DataSet) -> Data:
@@ -148,23 +147,6 @@ def _sized(settings: Settings, images: Tensor, white: int) -> Tensor:
 def _looked_at(pixels: Tensor, name: str, generator: torch.Generator) -> Tensor:
     world = known("world", name, WORLDS)
     return pixels if world is None else world.draw(pixels, generator=generator).apply(pixels)
-
-
-def _imagenette(device: torch.device) -> sets.DataSet:
-    """The folder "imagenette-96" (train and val, a folder per class of 96×96 images)."""
-    import_torchvision()
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms.functional import pil_to_tensor
-
-    folder = sets.folder() / "imagenette-96"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing: put Imagenette's images of 96×96 there, as train/ and val/")
-    parts = [ImageFolder(str(folder / part), transform=pil_to_tensor) for part in ("train", "val")]
-    images = [torch.stack([image for image, _ in part]).to(device) for part in parts]
-    labels = [torch.tensor(part.targets, device=device) for part in parts]
-    half = (0.5, 0.5, 0.5)
-    names = tuple(parts[0].classes)
-    return sets.DataSet("imagenette", images[0], labels[0], images[1], labels[1], names, half, half)
 
 
 def random(settings: Settings, steps: int) -> Data:

@@ -59,6 +59,26 @@ def test_a_block_shows_the_mean_and_passes_on_the_map():
         assert not x.requires_grad
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 50])
+def test_in_pieces_a_block_computes_and_learns_the_same(pieces):
+    """Each piece has a graph of its own, and there may be fewer glances than pieces asked for."""
+    whole, cut = (glance_encoder(STAGES, partition=(2, 1), seed=1, pieces=n).double() for n in (1, pieces))
+    assert [block.pieces for block in cut.blocks] == [pieces] * 2
+    x = x_cut = glances(2)
+    for block, block_cut in zip(whole.blocks, cut.blocks, strict=True):
+        (seen, x), (seen_cut, x_cut) = block(x), block_cut(x_cut)
+        torch.testing.assert_close(seen_cut, seen)
+        torch.testing.assert_close(x_cut, x)
+        assert len(seen_cut.grad_fn.next_functions) == min(pieces, 20)
+        signal = torch.randn(seen.shape, dtype=torch.float64)
+        gradients = zip(
+            *(torch.autograd.grad(z, list(b.parameters()), signal) for z, b in ((seen, block), (seen_cut, block_cut))),
+            strict=True,
+        )
+        for right, found in gradients:
+            torch.testing.assert_close(found, right)
+
+
 def test_no_gradient_crosses_between_modules():
     net = network((2, 1))
     first, second = predictions(net, eye())
@@ -310,6 +330,7 @@ BAD = {
     "others": (lambda: eye(others=0), "others=0"),
     "rule": (lambda: Prediction(4, eye(), rule="cpc"), "rule='cpc'"),
     "contrast without others": (lambda: Prediction(4, eye(), rule="info_nce"), "with others"),
+    "no pieces": (lambda: glance_encoder(STAGES, pieces=0), "pieces=0"),
     "half an image": (lambda: Prediction(4, eye())(torch.rand(15, 4), batch()), "15 glances"),
 }
 

@@ -46,19 +46,6 @@ def test_half_of_a_patch_is_in_the_next_and_none_in_the_one_after():
     assert not set(seen[2, 3].flatten().tolist()) & set(seen[2, 5].flatten().tolist())
 
 
-def test_crops_lie_anywhere_and_all_places_are_equally_likely():
-    images = numbered(1, 6, 7).expand(4000, 1, 6, 7)
-    found = patches.crop(images, 4, generator=torch.Generator().manual_seed(0))
-    tops, counts = found[:, 0, 0, 0].unique(return_counts=True)
-    assert sorted(tops.tolist()) == [7.0 * i + j for i in range(3) for j in range(4)]
-    assert counts.min() > 0.75 * 4000 / 12
-    place = found[:, 0, 0, 0].long()
-    for corner, one in zip(place[:50], found, strict=False):
-        top, left = divmod(corner.item(), 7)
-        assert torch.equal(one, images[0, :, top : top + 4, left : left + 4])
-    assert torch.equal(patches.crop(images[:2], 4, centre=True), images[:2, :, 1:5, 1:5])
-
-
 def test_half_of_the_images_are_mirrored():
     images = numbered(1, 3, 3).expand(1000, 1, 3, 3)
     found = patches.mirror(images, generator=torch.Generator().manual_seed(0))
@@ -136,7 +123,7 @@ BAD = {
     "a patch larger than the image": (lambda: patches.patches(torch.rand(2, 1, 8, 8)), "side=16"),
     "no image": (lambda: patches.patches(torch.rand(8, 8)), "shape"),
     "a standing eye": (lambda: patches.patches(torch.rand(2, 1, 32, 32), stride=0), "stride=0"),
-    "a crop larger than the image": (lambda: patches.crop(torch.rand(2, 1, 8, 8), 9), "side=9"),
+    "patches larger than the crop": (lambda: Glances(gray(2, 32, 32), side=12), "side=12"),
     "glances at small images": (lambda: Glances(gray(2, 32, 32)), "side=64"),
     "glances at nothing": (lambda: Glances(gray(0)), "images have shape"),
 }

@@ -287,6 +287,23 @@ def test_noisy_passes_compute_what_layers_compute(size, activation):
         assert noisy != loss
 
 
+@pytest.mark.parametrize("size", [12, 13])
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Hardtanh, nn.ReLU, nn.Identity, nn.GELU])
+def test_a_target_block_computes_and_learns_what_its_layers_do(size, activation):
+    """Where an activation rises, it comes after the pool: the same activity, and the same gradient of its weights."""
+    stages = (Stage(3, activation, True), Stage(4, activation, True), Stage(5, activation))
+    network = target_network(encoder(stages, channels=1).double().layers)
+    x = normal(4, 1, size, size)
+    seen, _ = network.blocks[0](x)
+    for z, layer in zip(seen, network.layers, strict=True):
+        expected = layer.activity(x)
+        torch.testing.assert_close(z, expected)
+        signal = normal(*z.shape)
+        (found,), (right,) = (torch.autograd.grad(each, layer.op.weight, signal) for each in (z, expected))
+        torch.testing.assert_close(found, right)
+        x = layer.after(expected.detach())
+
+
 def test_what_stands_between_layers_is_passed_by_the_noise():
     """An inverse guesses its layer's activity; the layer above sees it normalized."""
     layers = [Layer(Linear(3, 4), activation=nn.Tanh(), after=DivisiveNorm(2)), Layer(Linear(4, 5))]
