@@ -95,6 +95,16 @@ def parts(answer: Any, *names: str) -> list[Any]:
     return list(answer)
 
 
+def demand_seeds(report: Any, number: str, pair: tuple[str, str]) -> None:
+    """That a report is {whole number above 0: [two accuracies in % of each seed]}, at least three numbers and seeds."""
+    demand(isinstance(report, dict), f"expected a dictionary, got {type(report).__name__}")
+    demand(len(report) >= 3 and all(int(key) == key > 0 for key in report), f"each {number}: {list(report)}")
+    for key, values in report.items():
+        demand(isinstance(values, (list, tuple)) and len(values) >= 3, f"{number} {key}: {values!r:.80}")
+        found = [float(part) for value in values for part in parts(value, *pair)]
+        demand(all(2 < part <= 100 for part in found), f"{number} {key}: from {min(found)} to {max(found)}, not in %?")
+
+
 def grade(key: str, answer: Any) -> Verdict:
     """What `check` prints, as an object. Raises KeyError, naming the known exercises, for an unknown key."""
     for prop in _exercise(key):
