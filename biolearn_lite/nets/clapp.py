@@ -12,6 +12,9 @@ the one `Eye` they share (`nets.eye`).
     network = glance_encoder(VGG6, partition=(1,) * 6)
     fit(network, predictions(network, eye, retro=True), Glances(images), labels, ...)
 
+What a step must hold is the graph of one block, in pieces if asked for (`GlanceBlock`). Pieces help end-to-end learning
+little: what it must hold is the graph of all layers at once.
+
 End to end is one block (CPC, "Hinge Loss CPC"), Greedy InfoMax three blocks with `rule="info_nce"`. Chapter 10.
 """
 

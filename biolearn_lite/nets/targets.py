@@ -10,9 +10,10 @@ its value is the overall loss, its gradient the sum of all their gradients, each
     objective = DifferenceTargets(network, (1, 28, 28), head, compare)
     fit(network, [objective], images, labels, optimizers=two_rates(objective, 1e-4, inverse_rate=1e-3), ...)
 
-What it costs beside backprop, in passes through the layers: no error goes down (-1), noise goes up once for the
-inverses (+1), and each inverse runs three times and learns once. An inverse of a pooling layer works on the pooled
-image, a quarter of its layer's work. In memory are the forward pass's graph, one inverse's graph, then the targets.
+What it costs: backprop passes through a layer three times, up, down, and for its own weights. Targets pass up, up again
+with noise, and for its own weights, and the inverse runs three times and learns once: seven passes. But an inverse of a
+pooling layer works on the pooled image, a quarter of its layer's work, which makes it four. In memory are the forward
+pass's graph, one inverse's graph, then the targets.
 
 Pooling or strides: `strided` puts a stride in the place of every pool, and leaves all else, weights included.
 Chapter 09.

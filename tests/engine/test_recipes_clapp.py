@@ -45,6 +45,15 @@ def test_settings_of_the_paper():
     }
 
 
+TWO_MATRICES = ("CLAPP", "CLAPP, a saccade per layer", "CLAPP, four times as long")
+
+
+def test_one_case_at_a_time_takes_longer():
+    epochs = {row: page.settings(row, "digits").epochs for row in page.ROWS}
+    assert (epochs["CLAPP-s"], epochs["CLAPP"], epochs["CLAPP, four times as long"]) == (6, 12, 48)
+    assert {row for row in page.ROWS if epochs[row] == 48} == set(page.ROWS) - page.SHOWN["stl10"]
+
+
 @pytest.mark.parametrize("row", page.ROWS)
 def test_what_each_row_asks_of_its_modules(row):
     """Built small; the full network has the same rows."""
@@ -61,7 +70,7 @@ def test_what_each_row_asks_of_its_modules(row):
     module = objectives[0]
     assert {objective.eye for objective in objectives} == {module.eye}
     assert module.rule == ("info_nce" if row in ("CPC", "GIM") else "clapp")
-    assert (module.W_retro is not None) == ("two matrices" in row or row in ("CLAPP", "CLAPP, a saccade per layer"))
+    assert (module.W_retro is not None) == ("two matrices" in row or row in TWO_MATRICES)
     assert module.block == ("context" if "blocked" in row else None)
     coin = row.startswith(("CLAPP,", "Hinge")) or row == "CLAPP"
     assert (module.eye.others is None) == coin
