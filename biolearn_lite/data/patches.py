@@ -104,6 +104,8 @@ class Strips(Drawn):
     def __init__(
         self, images: Tensor, labels: Tensor, *, grid: tuple[int, int] = (2, 6), deform: float = 0.15, white: int = 255
     ) -> None:
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels: give one label per image")
         super().__init__(views.to_pixels(images, white=white))
         self.labels, self.grid, self.deform = labels, grid, deform
         self.by_class = labels.argsort(stable=True)

@@ -72,7 +72,7 @@ def two_views(images: Tensor, world: World, *, white: int = 255, generator: Gene
 class Viewed(Drawn):
     """A data set that looks anew at its images whenever it is asked for some.
 
-        fit(network, objectives, Viewed(images, Deform()), labels, ...)
+        fit(network, objectives, Viewed(data.train_images, Deform(), white=data.white), data.train_labels, ...)
 
     Args:
         images: (n, C, H, W), as in `two_views`. looks: 2 for pairs, 1 to show each image deformed once.
@@ -93,9 +93,14 @@ class Viewed(Drawn):
 
 
 def to_pixels(images: Tensor, *, white: int = 255) -> Tensor:
-    """Images (m, C, H, W) as floats from 0 to 1; uint8 is divided by `white`, floats are taken as they are."""
+    """Images (m, C, H, W) as floats from 0 to 1; uint8 is divided by `white`, floats are taken as they are.
+
+    white: of the images' own set (`data.white`): mostly 255, but 16 for digits, which 255 would leave nearly black.
+    """
     if images.dim() != 4 or images.shape[1] not in (1, 3) or images.numel() == 0:
         raise ValueError(f"images have shape {tuple(images.shape)}; give (m, 1, H, W) or (m, 3, H, W), none of them 0")
+    if images.dtype == torch.uint8 and images.max() > white:
+        raise ValueError(f"images reach {images.max().item()}, white={white}: give the set's own, `data.white`")
     if images.dtype == torch.uint8:
         return images.float().div_(white)
     if not images.is_floating_point():

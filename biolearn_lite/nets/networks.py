@@ -132,7 +132,8 @@ def mlp(
     """Dense layers without bias under a linear readout with bias, as in 001, section 5.1.
 
     Args:
-        sizes: features of the input, of every hidden layer, and of the readout.
+        sizes: features of the input, of one hidden layer or more, and of the readout. Inputs are (m, sizes[0]), so
+            flatten images first.
         activation: pointwise nonlinearity of the hidden layers.
         after: makes what stands between a hidden layer's objective and the next layer (normalization, dropout).
         partition: see `Network`; the readout counts as a layer.
@@ -190,6 +191,10 @@ def _dense(
     sizes: Sequence[int], *, activation: nn.Module, after: Callable[[], nn.Module], batch_norm: bool, feedback: str
 ) -> list[Layer]:
     """Hidden layers without bias, and a linear readout with one."""
+    if len(sizes) < 3:
+        raise ValueError(
+            f"sizes={tuple(sizes)}: give those of the input, of one hidden layer or more, and of the readout"
+        )
     *hidden, top, out = sizes
     layers = []
     for below, here in zip(hidden, [*hidden[1:], top], strict=True):

@@ -98,7 +98,7 @@ def _cell(recipe: AnyRecipe, row: str, column: str, found: list[Record], source:
         "difference": None if paper is None or first["mean"] is None else first["mean"] - paper,
         "device": ", ".join(dict.fromkeys(record["device"] for record in shown)) or None,
         "date": max((record["date"] for record in shown), default=None),
-        "current": bool(shown) and all(record["source"] == source for record in shown),
+        "current": bool(shown) and all(results.is_current(record, source) for record in shown),
         "history": [record["metrics"]["history"] for record in shown],
         "failed": {r["seed"]: r["metrics"]["failed"] for r in shown if "failed" in r["metrics"]},
     }

@@ -26,7 +26,7 @@ from biolearn_lite.training.checkpoint import replace_file
 
 PACKAGE = Path(__file__).resolve().parent.parent
 COMPUTING = ("rules", "nets", "training", "data", "recipes")
-PLANNING = ("engine", "papers", "plots", "report", "results")
+PLANNING = ("checkpoint", "engine", "papers", "plots", "report", "results")
 
 
 class Record(TypedDict):
@@ -127,10 +127,11 @@ def fingerprint(content: object) -> str:
 
 @cache
 def source_hash(train: Callable[..., Any]) -> str:
-    """Hash of the code a run computes with, as it was when a process first asked; docstrings and comments aside.
+    """Hash of the code a run computes with, as it was when a process first asked.
 
     The file that defines `train`, and all it imports, directly or not, from rules, nets, training, data and recipes.
-    What merely plans, stores or shows runs is left out: changing it changes no number.
+    What changes no number is left out: what merely plans, stores or shows runs; docstrings and comments; and what only
+    refuses, so that a clearer error message does not make a result old.
     """
     start = Path(inspect.getsourcefile(train) or "")
     files, todo = {start}, [start]
@@ -140,6 +141,18 @@ def source_hash(train: Callable[..., Any]) -> str:
         todo += new
     content = {path.name if path == start else str(path.relative_to(PACKAGE)): _code(path) for path in files}
     return fingerprint(content)
+
+
+def is_current(record: Record, source: str) -> bool:
+    """Whether a record was made by the code with this hash, or by code known to compute the same (sources.json)."""
+    return _equal_sources().get(record["source"], record["source"]) == source
+
+
+@cache
+def _equal_sources() -> dict[str, str]:
+    """Hashes made by an earlier rule, and what they are by today's: `tools/sources.py` finds them in the history."""
+    path = committed("results") / "sources.json"
+    return cast(dict[str, str], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 @cache
@@ -175,10 +188,22 @@ def _imports(path: Path) -> Iterable[Path]:
 
 
 def _code(path: Path) -> str:
-    """A source file without docstrings, comment lines and empty lines."""
+    """A source file without what changes no number."""
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if isinstance(node, ast.stmt) and (_is_docstring(node) or _only_refuses(node)):
             lines[node.lineno - 1 : node.end_lineno] = [""] * len(lines[node.lineno - 1 : node.end_lineno])
     return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _only_refuses(node: ast.stmt) -> bool:
+    """`raise ...`, or an `if` that does nothing else: such code lets a run go on as it was, or ends it."""
+    if not isinstance(node, ast.If):
+        return isinstance(node, ast.Raise)
+    names = any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test))
+    return not names and not node.orelse and all(isinstance(part, ast.Raise) for part in node.body)

@@ -36,7 +36,8 @@ def with_feedback(op: object, x: Tensor, weight: Tensor, feedback: Tensor) -> Te
         op: 'dense', 'conv', a function of `torch.nn.functional` or a partial of one, a `plasticity.Operation`, or any
             other bilinear function (x, weight) -> activity, which then runs twice.
         feedback: B, in the weight's shape. The weight itself: backprop. Fixed: RF. One that requires a gradient
-            receives the weight's gradient: URF. `weight.sign()`: sign symmetry.
+            receives the weight's gradient: URF. `weight.detach().sign()`: sign symmetry. Whatever is
+            made of the weight must be detached, or the weight's gradient gets a second part through it.
 
     Raises: ValueError for a feedback of another shape; TypeError for an op that is none.
     Source: 002, Eq. 9 and 10.

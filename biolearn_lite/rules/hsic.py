@@ -67,7 +67,7 @@ def bottleneck_objective(
 
     Args:
         z: activity of m points, (m, ...), before divisive normalization.
-        label_k: similarity of the labels, (m, m), as from `kernels.label_kernel`.
+        label_k: similarity of the labels, (m, m), as from `kernels.label_kernel(labels, num_classes)`.
         kernel: "gaussian", "cosine" or "linear"; sigma: width of the Gaussian.
         estimator: "phsic" or "hsic", for both terms.
         groups: compare `kernels.grouped_activity(z, groups, power=power, offset=offset)`; None: compare z itself.
@@ -198,6 +198,8 @@ def _hsic(K: Tensor, L: Tensor) -> Tensor:
 
 def _check_pair(K: Tensor, L: Tensor) -> None:
     for name, matrix in (("first", K), ("second", L)):
+        if matrix.dim() == 1:
+            raise ValueError(f"the {name} kernel matrix has shape {tuple(matrix.shape)}: of labels, give label_kernel")
         if not torch.is_floating_point(matrix):
             raise TypeError(f"the {name} kernel matrix has dtype {matrix.dtype}: convert it with .float() or .double()")
         if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -205,7 +207,7 @@ def _check_pair(K: Tensor, L: Tensor) -> None:
     if K.shape != L.shape:
         raise ValueError(f"kernel matrices of {len(K)} and {len(L)} points: both must compare the same points")
     if len(K) < 2:
-        raise ValueError("one point alone depends on nothing: give at least 2 points (drop a last batch of 1)")
+        raise ValueError("one point alone depends on nothing: give at least 2 points (batches of another size)")
 
 
 def _known_estimator(estimator: str) -> str:

@@ -45,7 +45,10 @@ class Dense:
 @final
 @dataclass(frozen=True)
 class Conv2d:
-    """Shared weights (out, in, *kernel_size) on the patches of images, then max-pooling over squares of side `pool`."""
+    """Shared weights (out, in, *kernel_size) on the patches of images, then max-pooling over squares of side `pool`.
+
+    A call makes the pre-activation; it is `respond` that pools.
+    """
 
     kernel_size: tuple[int, int]
     stride: int | tuple[int, int] = 1
@@ -198,11 +201,15 @@ def operation(op: object, weight: Tensor) -> Operation:
     Raises: TypeError for any other; ValueError for one with a bias, or a weight that does not fit.
     """
     function, options = _function(op)
+    if isinstance(function, (Conv2d, ConvTranspose2d)) and weight.shape[2:] != function.kernel_size:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit {function}: (height, width)")
     if isinstance(function, Operation):
         return function
     kind = _OPERATIONS.get(function) if isinstance(function, Hashable) else None
     if kind is None or not options.keys() <= {field.name for field in fields(kind)}:
         raise TypeError(f"op={op!r} is not known: pass 'dense', 'conv', F.linear, F.conv2d, or plasticity.Conv2d(...)")
+    if isinstance(options.get("padding"), str):
+        raise TypeError(f"op={op!r}: give padding as a number")
     if weight.dim() != (2 if kind is Dense else 4):
         raise ValueError(f"weight has shape {tuple(weight.shape)}, which does not fit {kind.__name__}")
     made: Operation = Dense() if kind is Dense else kind((weight.shape[2], weight.shape[3]), **options)

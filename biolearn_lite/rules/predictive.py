@@ -69,6 +69,11 @@ def score(c: Tensor, z: Tensor, W_pred: Tensor) -> Tensor:
             raise TypeError(f"{name} has dtype {value.dtype}: convert with .float() or .double()")
     if W_pred.shape != (z.shape[-1], c.shape[-1]):
         raise ValueError(f"W_pred is {tuple(W_pred.shape)}: expected (features, contexts) = {z.shape[-1], c.shape[-1]}")
+    if not any(
+        len(many) >= len(few) and all(n in (1, m) for m, n in zip(many[::-1], few[::-1], strict=False))
+        for many, few in ((z.shape[:-1], c.shape[:-1]), (c.shape[:-1], z.shape[:-1]))
+    ):
+        raise ValueError(f"z is {tuple(z.shape)}, c {tuple(c.shape)}: give one row of z, or several, per row of c")
     u: Tensor = (z * F.linear(c, W_pred)).sum(-1)
     if u.numel() == 0 or not torch.isfinite(u.detach().sum()):
         raise ValueError("there are no glances, or c, z or W_pred hold NaN or infinity: lower the learning rate?")

@@ -38,6 +38,8 @@ def sleep_objective(w: Tensor, x: Tensor, w_init: Tensor, *, decay: float, inhib
 
     Args: as `sleep_update`. Returns: shape (...). Source: 004, Eq. 11; for finite inhibition the scalar behind Eq. 21.
     """
+    if decay < 0 or w_init.shape != w.shape:
+        raise ValueError(f"decay={decay} must be at least 0, w_init {tuple(w_init.shape)} be as w {tuple(w.shape)}")
     z, deviation = _answers(w, x, inhibition)
     return (z * deviation).sum(-1).mean(-1) / 2 + decay / 2 * (w - w_init).square().sum((-2, -1))
 
@@ -91,7 +93,8 @@ def fixed_point(
 def weight_snr(w: Tensor) -> Tensor:
     """How well neurons agree: mean² over variance of each weight across the N neurons, averaged over the d weights.
 
-    Args: w (..., N, d). Returns: (...); infinite as soon as all neurons share one of the d weights exactly.
+    Args: w (..., N, d); of a layer, its `modules` one by one (its weight ends in a kernel's axes).
+    Returns: (...); infinite as soon as all neurons share one of the d weights exactly.
     Raises: ValueError for fewer than two neurons. Source: 004, Eq. 6, with the population variance.
     """
     if w.dim() < 2 or w.shape[-2] < 2 or w.shape[-1] < 1:
@@ -168,6 +171,10 @@ def layer_sleep_update(
     Raises: ValueError. Source: 004, section 4.1.
     """
     _check_decay(decay)
+    if w_init.shape != weight.shape:
+        raise ValueError(f"w_init has shape {tuple(w_init.shape)}, weight {tuple(weight.shape)}: they must be the same")
+    if getattr(op, "padding", 0) not in (0, (0, 0)):
+        raise ValueError(f"op={op}: give one without padding, whose border would see another pattern")
     z = op(x, weight)
     deviation = z - _kept(inhibition) * evened_out(z, kernel_size)
     return -op.correlate(x, deviation) / len(x) - decay * (weight - w_init)
@@ -193,6 +200,8 @@ def sleep_stack(
 
     Source: 004, section 4.1.
     """
+    if len(ops) != len(weights):
+        raise ValueError(f"got {len(ops)} ops and {len(weights)} weights: give one weight per layer")
     slept = [weight.detach().clone() for weight in weights]
     for asleep in [set(range(len(ops)))] if together else [{layer} for layer in range(len(ops))]:
         for _ in range(steps):

@@ -40,6 +40,15 @@ class Checkpoints:
         self.folder, self.every = Path(folder), every
         self._last, self._pause = time.monotonic(), every
         self._turn: int | None = None
+        self._call = ""
+
+    def is_of(self, **call: object) -> bool:
+        """Whether what is kept here, if anything, was made by such a call; what is kept from now on was.
+
+        A state that does not say how it was made is taken as it is.
+        """
+        self._call = repr(call)
+        return bool((self.load() or {}).get("call", self._call) == self._call)
 
     def offer(self, state: State, *, final: bool = False) -> None:
         """Save the state (it needs a "step") if the last save is long enough ago, or if it is the final one."""
@@ -55,7 +64,7 @@ class Checkpoints:
             steps = [(_read(self.folder / name) or {"step": -1})["step"] for name in _NAMES]
             self._turn = steps.index(min(steps))
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save(state | {"call": self._call} if self._call else state, buffer)
         payload = buffer.getbuffer()
         try:
             replace_file(self.folder / _NAMES[self._turn], hashlib.sha256(payload).digest(), payload)

@@ -66,7 +66,8 @@ def fit(
         autocast: torch.bfloat16 or torch.float16, the precision in which blocks run; objectives see float32.
         channels_last: lay out images and kernels so. compile: run the blocks through `torch.compile`.
         after_epoch: its result is merged into the epoch's metrics.
-        checkpoints: where to keep the run; a call with the same arguments goes on from the newest one.
+        checkpoints: where to keep the run; a call with the same arguments goes on from the newest one, one with
+            other options is refused. Not compared are the examples, the network's sizes, and the objectives' options.
         log: a file that holds what is returned, one line of JSON per epoch.
 
     Returns:
@@ -94,11 +95,25 @@ def fit(
     run = [cast(nn.Module, torch.compile(block)) if compile else block for block in blocks]
     steps = epochs * -(-len(labels) // batch_size)
     bar = tqdm(total=steps, disable=not (progress and is_first()), leave=False)
+    if checkpoints and not checkpoints.is_of(
+        examples=len(labels),
+        batch_size=batch_size,
+        seeds=list(seeds),
+        order=order,
+        clip_norm=clip_norm,
+        autocast=autocast,
+        groups=[{k: v for k, v in g.items() if k != "params"} for each in learners if each for g in each.param_groups],
+    ):
+        raise ValueError(f"checkpoints: {checkpoints.folder} holds a run with other options; give each its own folder")
     network.train()
     with torch.random.fork_rng(), joined(run, objectives) as shared, bar:
         torch.manual_seed(seeds[0])
         if checkpoints and (saved := from_first(checkpoints.load())):
             history, step = _restore(saved, parts, generators, checkpoints), saved["step"]
+        if len(history) > epochs:
+            raise ValueError(
+                f"epochs={epochs}: the run in checkpoints has {len(history)} already; give it another folder"
+            )
         if log and is_first():
             write_log(log, history)
         learn = Step(shared, objectives, learners, precision, order=order, clip_norm=clip_norm)

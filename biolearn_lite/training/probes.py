@@ -23,6 +23,8 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, n
     The ridge is chosen among `RIDGES` (times the mean feature variance) on the last fifth of the training examples,
     then the readout is solved again on all of them.
     """
+    if min(len(train[0]), len(train[1])) < 5 or len(train[0]) != len(train[1]):
+        raise ValueError(f"train has {len(train[0])} features and {len(train[1])} labels: give 5 pairs at the least")
     x, y = train[0].flatten(1).double(), train[1]
     held_out = len(y) // 5
     fitting, choosing = (x[:-held_out], y[:-held_out]), (x[-held_out:], y[-held_out:])
@@ -32,7 +34,14 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, n
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of rows of `scores` (n, classes) whose largest entry is the label."""
+    """Share of rows of `scores` (n, classes) whose largest entry is the label, one of `labels` (n,).
+
+    Raises: ValueError for other shapes; FloatingPointError for scores that are not finite.
+    """
+    if scores.dim() != 2 or labels.shape != scores.shape[:1]:
+        raise ValueError(f"scores {tuple(scores.shape)}, labels {tuple(labels.shape)}: give (n, classes) and (n,)")
+    if not torch.isfinite(scores).all():
+        raise FloatingPointError("scores hold NaN or infinity: what made them has diverged; lower its learning rate")
     return (scores.argmax(1) == labels).double().mean().item()
 
 

@@ -33,7 +33,9 @@ class Stop(Exception):
     pass
 
 
-def run(folder=None, *, every=0.0, stop_after=None, epochs=EPOCHS, hidden=8, pause=0.0, **options):
+def run(
+    folder=None, *, every=0.0, stop_after=None, epochs=EPOCHS, hidden=8, pause=0.0, rate=0.01, batch_size=16, **options
+):
     """Adam, dropout, rate drops, shuffling, layers drawn at random: all that has a state. Returns (history, log,
     weights); what the log should be, where there is no folder."""
     x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
@@ -52,11 +54,11 @@ def run(folder=None, *, every=0.0, stop_after=None, epochs=EPOCHS, hidden=8, pau
         objectives,
         x,
         y,
-        optimizers=partial(torch.optim.Adam, lr=0.01),
+        optimizers=partial(torch.optim.Adam, lr=rate),
         scheduler=partial(MultiStepLR, milestones=[3, 6], gamma=0.5),
         schedule=RandomLayer(seed=5),
         epochs=epochs,
-        batch_size=16,
+        batch_size=batch_size,
         seed=4,
         checkpoints=Checkpoints(folder / "states", every=every) if folder else None,
         log=folder / "log.jsonl" if folder else None,
@@ -175,6 +177,25 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
     run(tmp_path, epochs=2)
     with pytest.raises(ValueError, match="holds another run"):
         run(tmp_path, hidden=9)
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 8}, {"clip_norm": 1.0}, {"order": "summed"}, {"rate": 0.02}])
+def test_another_call_in_the_folder_is_refused(tmp_path, change):
+    """A rate search in one folder would else find the first rate's result each time."""
+    run(tmp_path, epochs=2)
+    with pytest.raises(ValueError, match="holds a run with other options"):
+        run(tmp_path, **change)
+
+
+def test_a_run_that_is_further_is_refused_and_an_old_state_taken_as_it_is(tmp_path, uninterrupted):
+    run(tmp_path, epochs=3)
+    with pytest.raises(ValueError, match="epochs=2: the run in checkpoints has 3 already"):
+        run(tmp_path, epochs=2)
+    states = Checkpoints(tmp_path / "states")
+    state = states.load()
+    assert "'examples': 40" in state.pop("call")
+    states.save(state)
+    assert same(run(tmp_path), uninterrupted)
 
 
 def test_metrics_that_json_cannot_hold_are_named(tmp_path):

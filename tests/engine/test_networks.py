@@ -163,6 +163,12 @@ def test_a_shape_no_readout_fits_is_named(shape):
         LocalReadout(shape, 10)
 
 
+@pytest.mark.parametrize("sizes", [(6,), (6, 3)])
+def test_a_network_without_hidden_layers_is_refused(sizes):
+    with pytest.raises(ValueError, match=r"sizes=\(6"):
+        mlp(sizes, activation=nn.Tanh())
+
+
 def test_mlp_is_as_it_was():
     """The same draws from the same seed, layer by layer, readout last: committed runs depend on it."""
     torch.manual_seed(5)

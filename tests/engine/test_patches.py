@@ -125,6 +125,10 @@ BAD = {
     "a standing eye": (lambda: patches.patches(torch.rand(2, 1, 32, 32), stride=0), "stride=0"),
     "patches larger than the crop": (lambda: Glances(gray(2, 32, 32), side=12), "side=12"),
     "glances at small images": (lambda: Glances(gray(2, 32, 32)), "side=64"),
+    "a strip without labels": (
+        lambda: Strips(gray(4, 8, 8), torch.zeros(3, dtype=torch.long)),
+        "4 images and 3 labels",
+    ),
     "glances at nothing": (lambda: Glances(gray(0)), "images have shape"),
 }
 

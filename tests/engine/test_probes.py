@@ -35,7 +35,29 @@ def test_probe_reads_what_is_there_and_nothing_else():
     train, test = blobs(300, noise=0.01), blobs(200, noise=0.01, seed=1)
     assert linear_probe(train, test, num_classes=3) == 1.0
     shuffled = train[1][torch.randperm(300, generator=torch.Generator().manual_seed(0))]
-    assert linear_probe((torch.randn(300, 5), shuffled), test, num_classes=3) < 0.6
+    noise = torch.randn(300, 5, generator=torch.Generator().manual_seed(1))
+    assert linear_probe((noise, shuffled), blobs(200, noise=1.0, seed=1), num_classes=3) < 0.6
+
+
+x, y = blobs(20)
+BAD = {
+    "NaN": (
+        lambda: linear_probe((x.new_full(x.shape, torch.nan), y), (x, y), num_classes=3),
+        FloatingPointError,
+        "NaN",
+    ),
+    "one NaN": (lambda: accuracy(torch.tensor([[0.0, torch.nan]]), y[:1]), FloatingPointError, "NaN"),
+    "labels as a column": (lambda: accuracy(x, y[:, None]), ValueError, r"labels \(20, 1\)"),
+    "labels missing": (lambda: linear_probe((x, y[:9]), (x, y), num_classes=3), ValueError, "20 features and 9 labels"),
+    "too few": (lambda: linear_probe((x[:4], y[:4]), (x, y), num_classes=3), ValueError, "5 pairs"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_gives_no_accuracy(case):
+    call, error, message = BAD[case]
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_layer_probes_give_one_number_per_layer_and_leave_the_network_alone():

@@ -449,9 +449,39 @@ def test_the_source_hash_covers_what_a_run_computes_with(tmp_path, monkeypatch):
         (package / name).write_text('"""Changed.""" \n\n    # changed\n' + text.replace("\n\n", "\n\n\n"))
         assert source_hash(train) == first, name
         (package / name).write_text(text)
-    for name in ("show/figures.py", "recipes/report.py", "recipes/plots.py", "recipes/engine.py", "__main__.py"):
+    for name in ("show/figures.py", "recipes/report.py", "recipes/engine.py", "training/checkpoint.py", "__main__.py"):
         (package / name).write_text("changed")
     assert source_hash(train) == first
+
+
+REFUSALS = {
+    "if not x > 0:\n        raise ValueError('x')": True,
+    "if not x > 0:\n        raise ValueError(\n            'another message'\n        )": True,
+    "try:\n        y = x\n    except KeyError:\n        raise ValueError": False,  # the `try` is new
+    "if not x > 0:\n        x = 1": False,
+    "if not x > 0:\n        raise ValueError('x')\n    else:\n        x = 1": False,
+    "if (x := x + 1) < 0:\n        raise ValueError('x')": False,
+    "if not x > 0:\n        x = 1\n        raise ValueError('x')": False,
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_what_only_refuses_is_left_out_of_the_hash(code, tmp_path):
+    plain, with_code = tmp_path / "plain.py", tmp_path / "code.py"
+    plain.write_text("def f(x):\n    return x\n")
+    with_code.write_text(f"def f(x):\n    {code}\n    return x\n")
+    assert (results._code(plain) == results._code(with_code)) == REFUSALS[code]
+
+
+def test_results_of_code_that_computes_the_same_are_current(monkeypatch):
+    run_toy()
+    runs = engine.plan(TOY, "lite")
+    recorded = results.source_hash(TOY.train)
+    monkeypatch.setattr(results, "_equal_sources", lambda: {recorded: "by today's rule"})
+    monkeypatch.setattr(results, "source_hash", lambda train: "by today's rule")
+    assert all(row["current"] for row in report(TOY, runs).rows)
+    monkeypatch.setattr(results, "source_hash", lambda train: "another")
+    assert not any(row["current"] for row in report(TOY, runs).rows)
 
 
 def _defined_in(path):

@@ -12,7 +12,18 @@ import torch.nn.functional as F
 
 from biolearn_lite.data import colours, sets
 from biolearn_lite.data._torchvision import import_torchvision
-from biolearn_lite.data.views import Augmentation, Deform, Deformation, Move, SimCLR, Viewed, two_views, unmoved, warp
+from biolearn_lite.data.views import (
+    Augmentation,
+    Deform,
+    Deformation,
+    Move,
+    SimCLR,
+    Viewed,
+    to_pixels,
+    two_views,
+    unmoved,
+    warp,
+)
 from biolearn_lite.nets.encoders import Stage, encoder, heads
 from biolearn_lite.rules.contrastive import contrastive_hinge
 from biolearn_lite.training.checkpoint import Checkpoints
@@ -307,6 +318,11 @@ BAD = {
     "standardized": (torch.randn(4, 3, 8, 8), ValueError, "from 0 to 1"),
     "NaN": (torch.full((4, 3, 8, 8), math.nan), ValueError, "nan"),
 }
+
+
+def test_pixels_above_white_are_refused():
+    with pytest.raises(ValueError, match="images reach 17, white=16"):
+        to_pixels(torch.full((2, 1, 4, 4), 17, dtype=torch.uint8), white=16)
 
 
 @pytest.mark.parametrize("case", list(BAD))

@@ -315,6 +315,8 @@ BAD = {
     "block": ({"block": "both"}, ValueError, "block='both'"),
     "one gate of one": ({"one_gate": True}, ValueError, "one_gate=True"),
     "two ways to block": ({"W_retro": torch.rand(4, 3), "block": "context"}, ValueError, "block='context'"),
+    "glances in a row of their own": ({"z": torch.rand(6, 1, 3)}, ValueError, r"z is \(6, 1, 3\), c \(6, 4\)"),
+    "contexts missing": ({"c": torch.rand(5, 4)}, ValueError, r"c \(5, 4\): give one row of z"),
     "transposed W_retro": ({"W_retro": torch.rand(3, 4)}, ValueError, r"W_retro is \(3, 4\)"),
 }
 

@@ -268,12 +268,29 @@ def test_two_layers_sleep_to_the_closed_form_in_either_order(together):
 
 
 w, x, C = torch.rand(6, 4), torch.rand(5, 4), torch.eye(4)
+kernels, images = torch.rand(4, 4, 3, 2, 2, 2), torch.rand(5, 2, 5, 5)
+
+
+def layer_update(op=None, w_init=kernels):
+    op = op or LocallyConnected((2, 2))
+    return sleep.layer_sleep_update(op, kernels, images, w_init, kernel_size=2, decay=0.1)
+
+
+def stack_of(weights):
+    return sleep.sleep_stack([LocallyConnected((2, 2))], weights, images, kernel_size=2, decay=0.1, rate=0.1, steps=1)
+
+
 BAD = {
     "other inputs": (lambda: sleep.sleep_update(w, torch.rand(5, 3), w, decay=0.1), r"x has shape \(5, 3\)"),
     "no inputs": (lambda: sleep.sleep_update(w, x[:0], w, decay=0.1), r"\(0, 4\)"),
     "private inputs of others": (lambda: sleep.sleep_update(w, torch.rand(5, 3, 4), w, decay=0.1), r"\(5, 3, 4\)"),
     "one neuron without an axis": (lambda: sleep.sleep_update(w[0], x, w[0], decay=0.1), r"w \(4,\)"),
     "w_init": (lambda: sleep.sleep_update(w, x, w[:1], decay=0.1), r"w_init has shape \(1, 4\)"),
+    "negative decay in the objective": (lambda: sleep.sleep_objective(w, x, w, decay=-0.1), "decay=-0.1"),
+    "w_init in the objective": (lambda: sleep.sleep_objective(w, x, w[:1], decay=0.1), r"w_init \(1, 4\)"),
+    "w_init of a layer": (lambda: layer_update(w_init=kernels[:1]), r"w_init has shape \(1, 4"),
+    "padding": (lambda: layer_update(op=LocallyConnected((2, 2), padding=1)), "without padding"),
+    "one op, two weights": (lambda: stack_of([kernels, kernels]), "1 ops and 2 weights"),
     "negative decay": (lambda: sleep.sleep_update(w, x, w, decay=-0.1), "decay=-0.1"),
     "negative inhibition": (lambda: sleep.sleep_update(w, x, w, decay=0.1, inhibition=-1.0), "inhibition=-1.0"),
     "no decay": (lambda: sleep.fixed_point(w, C, decay=0.0), "decay=0"),
