@@ -5,6 +5,8 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from biolearn_lite.recipes import engine, results
 from biolearn_lite.recipes.report import outcome, report
 from biolearn_lite.training import distributed
@@ -34,6 +36,8 @@ def _list() -> None:
 def _with_recipe(options: argparse.Namespace) -> None:
     recipe = engine.find(options.recipe)
     part = {"rows": options.row, "columns": options.column, "seeds": options.seeds}
+    if not engine.plan(recipe, options.scale, **part):
+        raise ValueError(f"{recipe.name} has no such cell: `show {recipe.name}` lists rows and columns")
     runs = engine.plan(recipe, options.scale, **part, shard=options.shard)
     if options.command == "show":
         _show(recipe, runs)
@@ -90,18 +94,37 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--seeds", type=_numbers, help="seeds, as 0,1,2; default: those of the scale")
         command.add_argument("--shard", type=_shard, default=(1, 1), help="i/n: every n-th run from the i-th on")
         if name == "run":
-            command.add_argument("--epochs", type=int, help="fewer or more epochs; rate drops move along")
-            command.add_argument("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one")
+            command.add_argument("--epochs", type=_epochs, help="fewer or more epochs; rate drops move along")
+            command.add_argument("--device", type=_device, help="cpu, cuda, cuda:1; default: a GPU if there is one")
     return parser
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers, as 0,1,2") from None
 
 
 def _shard(text: str) -> tuple[int, int]:
-    i, n = text.split("/")
-    return int(i), int(n)
+    try:
+        i, n = map(int, text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give i/n, as 1/4") from None
+    return i, n
+
+
+def _epochs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 1 or more")
+    return int(text)
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.empty(0, device=text).device
+    except (RuntimeError, AssertionError):
+        raise argparse.ArgumentTypeError(f"{text!r}: not here; give cpu, or cuda where there is a GPU") from None
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ MODULES = (
     "clapp_views",
     "dtp",
 )
-"""The modules of recipes, one per paper."""
+"""The modules of recipes."""
 
 S = TypeVar("S")
 D = TypeVar("D")
@@ -156,7 +156,7 @@ def plan(
     return [
         Run(row, column, seed)
         for seed in (chosen.seeds if seeds is None else seeds)
-        for column in (columns or chosen.columns)
+        for column in (dict.fromkeys(columns) if columns else chosen.columns)
         for row in recipe.rows
         if (not rows or row in rows) and (row, column) not in recipe.without
     ][i - 1 :: n]

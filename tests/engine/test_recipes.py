@@ -815,6 +815,33 @@ def test_the_command_line_trains_on_real_digits_and_reports(folder, capsys):
     assert "lite: 2 of 30 runs made" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "abacus"], "'abacus': not here"),
+        (["--seeds", "0,x"], "'0,x': give whole numbers"),
+        (["--shard", "1"], "'1': give i/n"),
+        (["--epochs", "0"], "'0': give 1 or more"),
+    ],
+)
+def test_bad_options_are_told_in_a_line(words, said, capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "layer-objective", *words])
+    assert said in capsys.readouterr().err
+
+
+def test_cells_that_a_table_leaves_out_are_no_empty_success(capsys):
+    row, column = next(iter(engine.find("dtp").without))
+    assert main(["run", "dtp", "--scale", "full", "--row", row, "--column", column]) == 2
+    assert "no such cell" in capsys.readouterr().err
+
+
+def test_what_is_named_twice_runs_once(folder, capsys):
+    command = ["run", "layer-objective", "--row", "untrained", "--column", "digits", "--column", "digits"]
+    assert main([*command, "--seeds", "0,0", "--epochs", "1", "--device", "cpu"]) == 0
+    assert "1 of 1 runs to do" in capsys.readouterr().out
+
+
 def test_the_same_run_gives_the_same_numbers(folder):
     run = engine.Run("HSIC", "digits", 1)
     metrics = []
@@ -842,7 +869,6 @@ def test_show_explains_every_setting(capsys):
         (["show", "bottleneck-mlp", "--column", "cifar"], "'cifar10'"),
         (["run", "layer-objective", "--scale", "big"], "choose from 'lite', 'colab', 'full'"),
         (["run", "layer-objective", "--shard", "3/2"], "shard 3/2"),
-        (["run", "layer-objective", "--epochs", "0"], "epochs=0"),
     ],
 )
 def test_command_line_errors_name_the_cure(arguments, message, folder, capsys):
