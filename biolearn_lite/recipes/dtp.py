@@ -168,7 +168,7 @@ RECIPES = (
         measures=("test_accuracy", "embedding"),
         paper=printed,
         without=frozenset((row, column) for column, rows in LEFT_OUT.items() for row in rows),
-        rehearsal_batch=2,
+        rehearsal_batch=3,
     ),
     Recipe(
         name="dtp-labels",
@@ -185,6 +185,6 @@ RECIPES = (
         train=train,
         measures=("test_accuracy",),
         paper=lambda row, column: None,
-        rehearsal_batch=2,
+        rehearsal_batch=3,
     ),
 )

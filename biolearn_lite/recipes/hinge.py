@@ -213,7 +213,7 @@ RECIPES = (
         measures=("test_accuracy", "embedding"),
         paper=printed,
         without=frozenset((row, column) for column in COLUMNS for row in ROWS if row not in SHOWN[column]),
-        rehearsal_batch=2,
+        rehearsal_batch=3,
     ),
     Recipe(
         name="hinge-robust",
@@ -231,6 +231,6 @@ RECIPES = (
         measures=("test_accuracy", "plain_accuracy", "embedding"),
         paper=robust_printed,
         without=frozenset((row, column) for column in FEW for row in ROBUST if row not in FEW_ROWS),
-        rehearsal_batch=2,
+        rehearsal_batch=3,
     ),
 )
