@@ -22,6 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "results",
         "sleep",
         "sleep_dynamics",
+        "through_time",
         "two_views",
         "vgg",
     ],

@@ -46,6 +46,7 @@ MODULES = (
     "clapp",
     "clapp_views",
     "dtp",
+    "through_time",
 )
 """The modules of recipes."""
 
