@@ -6,17 +6,23 @@ each neuron's own memory (e-prop), none (memory cut). No paper has this table. 0
 where a recurrent layer on top of CLAPP reads phonemes: 61.7 % with BPTT, 58.6 % with e-prop.
 
 - digits by rows: the 8×8 digits, a row of pixels per moment, from top to bottom; which digit was it?
-- recall: one of four cues, then noise alone; which cue was it? A memory is all it takes, and each neuron has one.
-- compare: one of two cues, noise, and again one of two; were they the same? No neuron that only keeps the first cue is
-  of any use to the readout. It is of use to others, at the last moment, and only BPTT can tell it so.
+- recall: one of four cues, then noise as loud as the cue; which cue was it? A memory is all it takes, each neuron has
+  one, and e-prop tells each when to fill it and to keep it.
+- compare: one of two cues, noise, and again one of two; were they the same? A neuron that keeps the first cue is of no
+  use to the readout. It is of use to other neurons, at the last moment, and only BPTT can tell it so.
+
+The noise must be loud. The weights of the last moment are those of every moment, so a layer that hears of the last
+alone can still learn to keep whatever it has. Half as loud, the noise let it: with a rate of 0.3 the memory cut, too,
+recalled the cue in each of three held-out trials (100 %), and compared in one of them (92 %, chance is 50 %).
 
 The honest baseline is the row "untrained": the layer stays as it was drawn and its own readout is trained; its `probe`
 is what an exactly solved readout of its last state finds. Every row has that probe. After every epoch, the gradient of
 the layer over the whole training set is compared with BPTT's at the same weights, as an angle.
 
-Adam steps every row. The rates are ours, chosen among 1e-3, 3e-3, 1e-2, 3e-2 and 0.1 by the mean accuracy of three runs
-on examples held out for it, never on test examples: digits of three held-out fifths of the training images, and of the
-other tasks sequences that are neither in the training set nor in the test set.
+Adam steps every row. The rates are ours, chosen by the mean accuracy of three runs on held-out examples, never on the
+test set: for digits among 3e-3, 1e-2, 3e-2 and 0.1, on three held-out fifths of the training images; for the other
+tasks among 1e-2, 3e-2, 0.1 and 0.3, on sequences made for this alone (0.3 not for BPTT, which needed no more, and of
+the untrained layer, at chance anyway, 1e-2 and 0.1 alone). Of equally good rates the smaller one counts.
 """
 
 from collections.abc import Callable
@@ -42,7 +48,7 @@ ROWS = {"BPTT": "bptt", "e-prop": "eprop", "memory cut": "cut", "untrained": "cu
 Examples = tuple[Tensor, Tensor]
 
 
-def recall(n: int, *, ticks: int = 16, noise: float = 0.5, seed: int) -> Examples:
+def recall(n: int, *, ticks: int = 16, noise: float = 1.0, seed: int) -> Examples:
     """One of four cues, then noise alone: (n, ticks, 4), and which cue it was, (n,)."""
     generator = torch.Generator().manual_seed(seed)
     cue = torch.randint(4, (n,), generator=generator)
@@ -51,7 +57,7 @@ def recall(n: int, *, ticks: int = 16, noise: float = 0.5, seed: int) -> Example
     return x, cue
 
 
-def compare(n: int, *, ticks: int = 16, noise: float = 0.5, seed: int) -> Examples:
+def compare(n: int, *, ticks: int = 16, noise: float = 1.0, seed: int) -> Examples:
     """One of two cues, noise, one of two cues: (n, ticks, 2), and whether they were the same, 1 or 0, (n,)."""
     generator = torch.Generator().manual_seed(seed)
     first, last = torch.randint(2, (2, n), generator=generator)
@@ -84,10 +90,10 @@ EXAMPLES = {"train": 2000, "test": 1000}
 """Sequences of the made tasks."""
 
 RATES = {
-    "BPTT": (1e-2, 1e-2, 1e-2),
-    "e-prop": (1e-2, 1e-2, 1e-2),
-    "memory cut": (1e-2, 1e-2, 1e-2),
-    "untrained": (1e-2, 1e-2, 1e-2),
+    "BPTT": (1e-2, 3e-2, 0.1),
+    "e-prop": (1e-2, 0.1, 3e-2),
+    "memory cut": (3e-3, 0.3, 0.1),
+    "untrained": (0.1, 0.1, 0.1),
 }
 """Rates of Adam, one per task."""
 

@@ -23,12 +23,13 @@ def test_rows_differ_in_their_road_alone(column):
     settings = {row: page.settings(row, column) for row in RECIPE.rows}
     assert len({replace(s, through="", learns="", rate=0) for s in settings.values()}) == 1
     assert [s.through for s in settings.values()] == ["bptt", "eprop", "cut", "cut"]
-    born = [[*network.parameters(), *objective.parameters()] for network, objective in built(settings)]
+    born = [weights(one, 3) for one in settings.values()]
     assert all(torch.equal(a, b) for parts in born for a, b in zip(parts, born[0], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(weights(settings["BPTT"], 4), born[0], strict=True))
 
 
-def built(settings):
-    return [page.build(one, 3) for one in settings.values()]
+def weights(settings, seed):
+    return [weight for part in page.build(settings, seed) for weight in part.parameters()]
 
 
 @pytest.mark.parametrize("row", RECIPE.rows)
@@ -89,8 +90,7 @@ def test_sequences_are_the_same_in_every_run_and_new_in_the_test(column):
     assert all(torch.equal(a, b) for a, b in zip((*one.train, *one.test), (*two.train, *two.test), strict=True))
     assert (len(one.train[0]), len(one.test[0])) == (2000, 1000)
     assert one.train[0].shape[1:] == (page.TASKS[column].ticks, page.TASKS[column].inputs)
-    seen = {tuple(x.tolist()) for x in one.train[0].flatten(1)}
-    assert not any(tuple(x.tolist()) in seen for x in one.test[0].flatten(1))
+    assert not torch.equal(one.train[0][:1000, 0], one.test[0][:, 0])  # two streams of random numbers
 
 
 def test_the_angle_against_pytorchs_gru():
@@ -120,3 +120,41 @@ def test_the_same_run_gives_the_same_numbers():
         torch.manual_seed(state)
         found.append(engine.rehearse(RECIPE, engine.Run("e-prop", RECALL, 7)))
     assert found[0] == found[1]
+
+
+def test_the_lite_table_counts():
+    """Five seeds everywhere; each task separates the rows as chapter 11 says it does."""
+    rows = report(RECIPE, engine.plan(RECIPE, "lite")).rows
+    assert all(row["seeds"] == [0, 1, 2, 3, 4] for row in rows)
+    mean, probe = (
+        {(row["row"], row["column"]): row["measures"][name]["mean"] for row in rows} for name in RECIPE.measures
+    )
+    bptt, eprop, cut, untrained = RECIPE.rows
+    assert mean[bptt, DIGITS] > mean[eprop, DIGITS] + 0.5
+    assert mean[eprop, DIGITS] > max(mean[cut, DIGITS], probe[untrained, DIGITS]) + 2
+    assert mean[untrained, DIGITS] < probe[untrained, DIGITS] - 10  # its own readout is trained too briefly
+    assert min(mean[bptt, RECALL], mean[eprop, RECALL], mean[bptt, COMPARE]) > 99.5
+    assert mean[cut, RECALL] < 50 < probe[cut, RECALL]  # it keeps what its readout does not find
+    assert abs(mean[eprop, COMPARE] - 50) < 3
+    assert 50 < mean[cut, COMPARE] < 70
+    for column, chance in ((RECALL, 25), (COMPARE, 50)):
+        assert max(abs(mean[untrained, column] - chance), abs(probe[untrained, column] - chance)) < 3
+
+
+@pytest.mark.parametrize("column", page.TASKS)
+def test_the_lite_runs_turn_away_from_backprop_through_time(column):
+    """At birth e-prop's gradient is nearer to BPTT's than that of the cut road; learning takes it away."""
+    angles = {
+        row: [
+            record["metrics"]["history"]
+            for record in engine.records(RECIPE, engine.plan(RECIPE, "lite", rows=[row], columns=[column]))
+        ]
+        for row in RECIPE.rows[:3]
+    }
+    mean = {
+        row: [sum(line["angle"] for line in epoch) / 5 for epoch in zip(*runs, strict=True)]
+        for row, runs in angles.items()
+    }
+    assert max(mean["BPTT"]) < 0.1
+    assert mean["e-prop"][0] < 20 < mean["memory cut"][0] < 45
+    assert mean["e-prop"][-1] > 45
