@@ -21,35 +21,7 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from biolearn_lite.rules.eprop import EPropGRU, Gru, gates
-
-ROADS = ("bptt", "eprop", "cut")
-"""Which wires between two moments carry errors back: all, those of a neuron to itself past its gates, none."""
-
-
-def states(x: Tensor, weights: Gru, *, through: str, h: Tensor | None = None) -> Tensor:
-    """All states of a GRU, (m, T, units), whose gradient goes back in time by one of `ROADS`.
-
-    Args:
-        x: (m, T, inputs). h: the state before, (m, units); None: zeros.
-
-    Raises: ValueError. Source: 003, Eq. 18-21.
-    """
-    if through not in ROADS:
-        raise ValueError(f"through={through!r}: choose from {', '.join(map(repr, ROADS))}")
-    units, inputs = weights.weight_hh.shape[1], weights.weight_ih.shape[1]
-    if x.dim() != 3 or x.shape[2] != inputs or x.numel() == 0:
-        raise ValueError(f"x is {tuple(x.shape)}: give (m, T, inputs), with {inputs} inputs")
-    if h is not None and h.shape != (len(x), units):
-        raise ValueError(f"h is {tuple(h.shape)}: give (m, units) = {(len(x), units)}")
-    h, shown = x.new_zeros(len(x), units) if h is None else h, []
-    for x_t in x.unbind(1):
-        heard = h if through == "bptt" else h.detach()
-        kept = h.detach() if through == "cut" else h
-        _, z, n, _ = gates(x_t, heard, weights)
-        h = (1 - z) * n + z * kept
-        shown.append(h)
-    return torch.stack(shown, 1)
+from biolearn_lite.rules.eprop import ROADS, EPropGRU, Gru, states
 
 
 @final

@@ -1,7 +1,7 @@
 """The recipe of chapter 11: what a recurrent layer can learn if its errors cannot go back in time, or only a little.
 
 One GRU layer reads a sequence, and a linear readout of its last state is asked a question, once, at the end. The rows
-differ in one thing, the road of the errors from a moment to the one before (`nets.recurrent.ROADS`): all wires (BPTT),
+differ in one thing, the road of the errors from a moment to the one before (`rules.eprop.ROADS`): all wires (BPTT),
 each neuron's own memory (e-prop), none (memory cut). No paper has this table. 003 compares two of the rows on speech,
 where a recurrent layer on top of CLAPP reads phonemes: 61.7 % with BPTT, 58.6 % with e-prop.
 
@@ -103,7 +103,7 @@ class Settings:
     """One run."""
 
     task: str = setting("one of TASKS")
-    through: str = setting("road of the errors, one of nets.recurrent.ROADS")
+    through: str = setting("road of the errors, one of rules.eprop.ROADS")
     learns: str = setting("'all' or the 'readout' only", default="all")
     rate: float = setting("of Adam")
     units: int = setting("of the recurrent layer")

@@ -61,6 +61,32 @@ def gates(x: Tensor, h: Tensor, weights: Gru) -> Gates:
     return Gates(r, z, torch.tanh(to_n + r * recurrent), recurrent)
 
 
+ROADS = ("bptt", "eprop", "cut")
+"""Which wires between two moments carry errors back: all, those of a neuron to itself past its gates, none."""
+
+
+def states(x: Tensor, weights: Gru, *, through: str = "eprop", h: Tensor | None = None) -> Tensor:
+    """All states of a GRU, (m, T, units), whose gradient goes back in time by one of `ROADS`.
+
+    Args:
+        x: (m, T, inputs). h: the state before, (m, units); None: zeros.
+        through: "eprop": block(h) in the gates, as above. "bptt": nothing is blocked, an ordinary GRU. "cut": the whole
+            state is, so a moment knows nothing of what made it.
+
+    Raises: ValueError. Source: 003, Eq. 18-21.
+    """
+    if through not in ROADS:
+        raise ValueError(f"through={through!r}: choose from {', '.join(map(repr, ROADS))}")
+    h, seen = _start(x, h, weights), []
+    for x_t in x.unbind(1):
+        heard = h if through == "bptt" else h.detach()
+        kept = h.detach() if through == "cut" else h
+        _, z, n, _ = gates(x_t, heard, weights)
+        h = (1 - z) * n + z * kept
+        seen.append(h)
+    return torch.stack(seen, 1)
+
+
 @final
 class EPropGRU(nn.Module):
     """A GRU layer whose gradient is e-prop's: `torch.nn.GRU` with blocked gates, forward the same.
@@ -78,12 +104,7 @@ class EPropGRU(nn.Module):
         return Gru(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        h, states = _start(x, h, self.weights), []
-        for x_t in x.unbind(1):
-            _, z, n, _ = gates(x_t, h.detach(), self.weights)
-            h = (1 - z) * n + z * h
-            states.append(h)
-        return torch.stack(states, 1)
+        return states(x, self.weights, h=h)
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from biolearn_lite.nets.recurrent import ROADS, LastState, RecurrentBlock, RecurrentNetwork, recurrent_network, states
-from biolearn_lite.rules.eprop import eprop_update
+from biolearn_lite.nets.recurrent import LastState, RecurrentBlock, RecurrentNetwork, recurrent_network
+from biolearn_lite.rules.eprop import ROADS, eprop_update, states
 from biolearn_lite.training.fit import Batch, fit
 
 M, T, INPUTS, UNITS, CLASSES = 4, 6, 3, 5, 3
