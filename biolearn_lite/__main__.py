@@ -120,11 +120,16 @@ def _epochs(text: str) -> int:
     return int(text)
 
 
-def _device(text: str) -> torch.device:
+def _device(text: str) -> str:
+    """The name as it is: of several processes each has a GPU of its own, which only they know by "cuda"."""
     try:
-        return torch.empty(0, device=text).device
-    except (RuntimeError, AssertionError):
-        raise argparse.ArgumentTypeError(f"{text!r}: not here; give cpu, or cuda where there is a GPU") from None
+        device = torch.device(text)
+        here = device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+    except RuntimeError:
+        here = False
+    if not here:
+        raise argparse.ArgumentTypeError(f"{text!r}: not here; give cpu, or cuda where there is a GPU")
+    return text
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 from biolearn_lite.recipes import engine, results
 
@@ -50,7 +49,9 @@ def main() -> None:
             made = [(record["git"] or {}).get("commit", "HEAD") for record in records if record["source"] == source]
             for commit in dict.fromkeys([*made, *history]):
                 if hashed(commit, THEIRS, name) == source:
-                    known[source] = hashed(commit, OURS, name, str(Path(results.__file__))) or ""
+                    if not (today := hashed(commit, OURS, name, results.__file__)):
+                        raise RuntimeError(f"{name} at {commit}: its code cannot be hashed by today's rule")
+                    known[source] = today
                     break
             print(name, source[:8], "→", known.get(source, "not found")[:9])
     target = results.committed("results") / "sources.json"

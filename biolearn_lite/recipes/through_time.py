@@ -8,8 +8,8 @@ where a recurrent layer on top of CLAPP reads phonemes: 61.7 % with BPTT, 58.6 %
 - digits by rows: the 8×8 digits, a row of pixels per moment, from top to bottom; which digit was it?
 - recall: one of four cues, then noise as loud as the cue; which cue was it? A memory is all it takes, each neuron has
   one, and e-prop tells each when to fill it and to keep it.
-- compare: one of two cues, noise, and again one of two; were they the same? A neuron that keeps the first cue is of no
-  use to the readout. It is of use to other neurons, at the last moment, and only BPTT can tell it so.
+- compare: one of two cues, noise, and again one of two; were they the same? The first cue alone tells
+  nothing: it must meet the second, in another neuron, of which only BPTT can tell, or in its keeper's own memory gate.
 
 The noise must be loud. The weights of the last moment are those of every moment, so a layer that hears of the last
 alone can still learn to keep whatever it has. Half as loud, the noise let it: with a rate of 0.3 the memory cut, too,
@@ -165,11 +165,11 @@ def train(settings: Settings, data: Data, seed: int, progress: bool, checkpoints
         checkpoints=checkpoints,
         progress=progress,
     )
-    last = [(_states(network, x)[:, -1], y) for x, y in data]
+    last = Data(_last(network, data.train), _last(network, data.test))
     return {
-        "test_accuracy": _percent(network, objective, data.test),
-        "train_accuracy": _percent(network, objective, data.train),
-        "probe": 100 * linear_probe(last[0], last[1], num_classes=TASKS[settings.task].classes),
+        "test_accuracy": _percent(objective, last.test),
+        "train_accuracy": _percent(objective, last.train),
+        "probe": 100 * linear_probe(*last, num_classes=TASKS[settings.task].classes),
         "history": [{"epoch": 0, "losses": [None]} | born, *history],
     }
 
@@ -195,21 +195,22 @@ def angle_to_bptt(network: RecurrentNetwork, objective: LastState, batch: Batch)
 
 
 def _measure(settings: Settings, network: RecurrentNetwork, objective: LastState, data: Data, epoch: int) -> Metrics:
-    score = {"test_accuracy": _percent(network, objective, data.test)}
+    score = {"test_accuracy": _percent(objective, _last(network, data.test))}
     if settings.learns == "readout":
         return score
     return score | {"angle": round(angle_to_bptt(network, objective, Batch(*data.train)), 2)}
 
 
 @torch.no_grad()
-def _states(network: RecurrentNetwork, x: Tensor) -> Tensor:
-    return cast(Tensor, network(x))
+def _last(network: RecurrentNetwork, examples: Examples) -> Examples:
+    """The last state of each sequence, and its label."""
+    return network(examples[0])[:, -1], examples[1]
 
 
 @torch.no_grad()
-def _percent(network: RecurrentNetwork, objective: LastState, examples: Examples) -> float:
-    """How many of the examples the readout gets right."""
-    return 100 * accuracy(objective.scores(network(examples[0])), examples[1])
+def _percent(objective: LastState, last: Examples) -> float:
+    """How many of the last states the readout gets right."""
+    return 100 * accuracy(objective.readout(last[0]), last[1])
 
 
 RECIPES = (

@@ -830,6 +830,16 @@ def test_bad_options_are_told_in_a_line(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_device_stays_the_name_it_is(monkeypatch):
+    """Each of several processes has set a GPU of its own; "cuda" made a device too early would be the first for all."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    parser = main.__globals__["_parser"]()
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert parser.parse_args(["run", "clapp", "--device", name]).device == name
+    with pytest.raises(SystemExit):
+        parser.parse_args(["run", "clapp", "--device", "cuda:2"])
+
+
 def test_cells_that_a_table_leaves_out_are_no_empty_success(capsys):
     row, column = next(iter(engine.find("dtp").without))
     assert main(["run", "dtp", "--scale", "full", "--row", row, "--column", column]) == 2
