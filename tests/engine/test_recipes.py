@@ -17,7 +17,7 @@ import torch
 from sklearn.svm import SVC
 from torch import nn
 
-from biolearn_lite.__main__ import main
+from biolearn_lite.__main__ import _parser, main
 from biolearn_lite.data import sets
 from biolearn_lite.recipes import bottleneck, dense, engine, papers, results
 from biolearn_lite.recipes.report import outcome, report
@@ -833,7 +833,7 @@ def test_bad_options_are_told_in_a_line(words, said, capsys):
 def test_a_device_stays_the_name_it_is(monkeypatch):
     """Each of several processes has set a GPU of its own; "cuda" made a device too early would be the first for all."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    parser = main.__globals__["_parser"]()
+    parser = _parser()
     for name in ("cpu", "cuda", "cuda:1"):
         assert parser.parse_args(["run", "clapp", "--device", name]).device == name
     with pytest.raises(SystemExit):
